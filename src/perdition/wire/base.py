@@ -1,0 +1,171 @@
+"""What every grammar promises, and the words in which it speaks with the session.
+
+A `Front` is our half of the talk with the client, a `Back` our half of the talk with the server.
+Both get bytes through `receive`, keep what they want sent in a buffer that `take` empties, and
+return at most one event a call. **After an event the grammar is held**: `receive` only buffers,
+until the session gives its verdict (`refused`, `accepted`, `secured`) and calls ``receive(b"")``
+to go on with what is buffered. What is still unread at the end is had with `unread`.
+
+Nothing here may import asyncio, ssl, socket, logging, time or the configuration.
+Invariant: the events of a stream do not depend on how it was cut into chunks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from perdition.protocols import TlsUse
+
+
+class Reason(Enum):
+    """Why a login did not succeed; the values are the words of 2.2's log and replies."""
+
+    LOGIN_DISABLED = "Login Disabled"
+    NO_SERVER = "Could not determine server"
+    UNREACHABLE = "Could not connect to server"
+    NEGOTIATION = "Connection Negotiation Failure"
+    TLS_MISSING = "TLS not present"
+    NO_MECHANISM = "SASL mechanism unavailable"
+    LOCAL = "local authentication failure"
+    REFUSED = "Re-Authentication Failure"
+    TEMPORARY = "Temporary Server Failure"  # the server's own word that trying later may help
+
+    @property
+    def is_credentials(self) -> bool:
+        """Whether name or password were at fault; everything else is nobody's attack."""
+        return self in (Reason.REFUSED, Reason.LOCAL)
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same login may succeed later."""
+        return self not in (Reason.REFUSED, Reason.LOCAL, Reason.LOGIN_DISABLED)
+
+
+@dataclass(slots=True)
+class Login:
+    """A client's complete set of credentials, or what is to be sent to the server."""
+
+    authentication_id: bytes
+    password: bytes = field(repr=False)
+    authorisation_id: bytes = b""  # empty: none was given
+
+
+@dataclass(slots=True)
+class StartTls:
+    """The peer is ready for the handshake: send what `take` returns, then start TLS."""
+
+
+@dataclass(slots=True)
+class Quit:
+    """The client is done, or has used up its patience; send what `take` returns, then close."""
+
+    why: str = ""  # empty: the client asked for it; else words for the log
+
+
+Event = Login | StartTls | Quit
+
+
+@dataclass(slots=True)
+class Accepted:
+    """The server let the user in."""
+
+    passed: bytes = b""  # whole lines for the client, ahead of the reply, as they stand
+    text: bytes = b""  # the server's reply behind OK/+OK, response code included, no CRLF
+
+
+@dataclass(slots=True)
+class Refused:
+    """A login that did not succeed: what the client hears apart from what the log says."""
+
+    reason: Reason
+    text: bytes = b""  # the server's own reply, response code included, no CRLF; empty: ours
+    status: bytes = b""  # the server's status word (NO, BAD, -ERR), for ``server_resp_line``
+    passed: bytes = b""  # whole lines for the client, ahead of the reply, as they stand
+    detail: str = ""  # for the log at debug level; never a secret
+
+
+Outcome = Accepted | Refused | StartTls
+
+
+@dataclass(frozen=True, slots=True)
+class FrontTerms:
+    """What a front needs to know of the configuration; made once a listener."""
+
+    ready: bytes  # b"perdition ready on HOST HEX"
+    capability: str  # the protocol's *_capability option
+    ok_line: bytes = b"You are so in"
+    server_resp_line: bool = False
+    hide_server_errors: bool = False
+    login_disabled: bool = False
+    tls: TlsUse = TlsUse.NONE  # the listening leg
+    line_limit: int = 8192  # bytes of one line, CRLF included
+    literal_limit: int = 4096  # bytes of one literal
+    pipeline_limit: int = 65536  # bytes buffered while held
+    bad_command_limit: int = 10  # bad commands a connection; 0: no limit
+    failed_login_limit: int = 10  # refused logins a connection; 0: no limit
+
+
+@dataclass(frozen=True, slots=True)
+class BackTerms:
+    """What a back needs to know of the configuration; made once a listener."""
+
+    ready: bytes  # our own greeting's text: a server that says it is ourselves
+    tls: TlsUse = TlsUse.NONE  # the outgoing leg
+    line_limit: int = 65536  # bytes of one line of the server
+    passed_limit: int = 65536  # bytes kept of lines ahead of the reply
+
+
+class Front(Protocol):
+    """Our half of the talk with a client, up to its login."""
+
+    def __init__(self, terms: FrontTerms) -> None:
+        """Queue the greeting; see `take`."""
+
+    def receive(self, data: bytes) -> Event | None:
+        """Take bytes from the client and return the next event, if one is complete."""
+
+    def take(self) -> bytes:
+        """Return, once, what is to be sent to the client."""
+
+    @property
+    def full(self) -> bool:
+        """Whether as much is buffered as may be: stop reading until the verdict."""
+
+    def secured(self) -> Event | None:
+        """TLS is up: forget what was learnt in clear; end the hold."""
+
+    def refused(self, refused: Refused) -> Quit | None:
+        """Answer the login that is held and end the hold; Quit when that was one too many."""
+
+    def accepted(self, accepted: Accepted) -> None:
+        """Answer the login that is held; the front is done but for `take` and `unread`."""
+
+    def goodbye(self, why: str, *, unavailable: bool = False) -> None:
+        """Queue the protocol's word for an end that the client did not ask for."""
+
+    def unread(self) -> bytes:
+        """Return, once, the bytes behind the login, which belong to the server."""
+
+
+class Back(Protocol):
+    """Our half of the talk with a server, up to its verdict on one login."""
+
+    def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
+        """Start with the server's greeting; `secure` says that TLS is up already."""
+
+    def receive(self, data: bytes) -> Outcome | None:
+        """Take bytes from the server and return the next outcome; WireError on nonsense."""
+
+    def take(self) -> bytes:
+        """Return, once, what is to be sent to the server."""
+
+    def secured(self) -> None:
+        """TLS is up: forget what was learnt in clear, queue what comes next, end the hold."""
+
+    def goodbye(self) -> bytes:
+        """Return the protocol's polite end, for a session that was not accepted."""
+
+    def unread(self) -> bytes:
+        """Return, once, the bytes behind the verdict, which belong to the client."""
