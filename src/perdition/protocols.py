@@ -37,6 +37,7 @@ class ProtocolRow:
     ssl_mode: SslMode  # when the option is not given
     grammar: str  # module in `wire/` that holds Front and Back
     capability: str  # the option that lists what is announced before login
+    idle_word: str = ""  # the capability by which clients stay idle for 29 minutes
 
 
 _NONE = SslMode()
@@ -45,8 +46,8 @@ _ALL = SslMode(TlsUse.SSL, TlsUse.SSL)
 PROTOCOLS: dict[str, ProtocolRow] = {
     row.name: row
     for row in (
-        ProtocolRow("IMAP4", "imap4", "imap", 143, _NONE, "imap4", "imap_capability"),
-        ProtocolRow("IMAP4S", "imap4s", "imaps", 993, _ALL, "imap4", "imap_capability"),
+        ProtocolRow("IMAP4", "imap4", "imap", 143, _NONE, "imap4", "imap_capability", "IDLE"),
+        ProtocolRow("IMAP4S", "imap4s", "imaps", 993, _ALL, "imap4", "imap_capability", "IDLE"),
         ProtocolRow("POP3", "pop3", "pop3", 110, _NONE, "pop3", "pop_capability"),
         ProtocolRow("POP3S", "pop3s", "pop3s", 995, _ALL, "pop3", "pop_capability"),
         ProtocolRow(

@@ -1,0 +1,125 @@
+r"""The configuration file's grammar, as Perdition 2.2 reads it: text -> settings.
+
+    timeout 30                  # one option a line, by its long name or its letter
+    ok_line He said \"come in\"   # behind the first blanks everything is one value
+    imap_capability "IMAP4rev1 ID # not a comment"
+    query_key '\U,\u'           # nothing is special in single quotes but the next one
+    outgoing_server a.example,\
+    b.example                   # a backslash takes the line's end away, in comments too
+
+Outside single quotes a backslash makes the next character plain; an end of line within quotes is
+dropped. CR, LF and CRLF end a line. Other than in 2.2 a line may be indented, the last one may
+lack its end, and a flag may have a value. Nothing is opened here, and no value is read.
+Invariant: what `quote` writes is read back as it was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from perdition.config.fields import Setting
+from perdition.config.options import LETTERS, LONG_NAMES, unknown
+
+_TOKEN = re.compile(
+    r"""
+      (?P<end> \n )
+    | (?P<blank> [ \t]+ )
+    | (?P<comment> \# (?: [^\n\\] | \\. )*+ )
+    | \\ (?P<escaped> . )
+    | " (?P<double> (?: [^"\\] | \\. )*+ ) "
+    | ' (?P<single> [^']*+ ) '
+    | (?P<plain> [^\n \t\#\\"']+ )
+    | \\ \Z
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+
+
+class _Line(NamedTuple):
+    number: int
+    key: str
+    value: str | None
+    unclosed: bool = False  # a quote that never ends: nothing can be read from here on
+
+
+def quote(value: str) -> str:
+    """Write a value so that it is read back as it is; it must not hold ends of lines."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def parse(path: str, text: str) -> Iterator[Setting | str]:
+    """What a file sets, and what is wrong with it, line by line."""
+    for line in _lines(text):
+        try:
+            setting = _setting(path, line)
+        except ValueError as error:
+            yield f"{path}:{line.number}: {error}"
+        else:
+            if setting is not None:
+                yield setting
+
+
+def _setting(path: str, line: _Line) -> Setting | None:
+    if line.unclosed:
+        raise ValueError("a quote is opened and never closed")
+    key, value = line.key, line.value
+    if "=" in key:
+        key, _, behind = key.partition("=")
+        if value is not None:
+            raise ValueError(f"{key}: more than one value; quote a value that holds blanks")
+        value = behind
+    option = (LETTERS if len(key) == 1 else LONG_NAMES).get(key)
+    if option is None:
+        raise ValueError(f"{key}: {unknown(key)}" if key else "a value without an option")
+    if option.argv_only:
+        return None
+    if value is None and not option.is_flag:
+        raise ValueError(f"{key}: missing value")
+    return Setting(f"{path}:{line.number}: {key}", option, value)
+
+
+def _lines(text: str) -> Iterator[_Line]:
+    """Cut a text into logical lines that say something."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    key: str | None = None
+    value: str | None = None
+    blanks = ""
+    at, number, start = 0, 1, 1
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            yield _Line(number, "", None, unclosed=True)
+            return
+        at = token.end()
+        match token.lastgroup:
+            case "end":
+                if key is not None:
+                    yield _Line(start, key, value)
+                key, value, blanks = None, None, ""
+            case "blank":
+                blanks += token[0]
+            case "comment":
+                pass
+            case kind:
+                word = _plain(kind, token)
+                if key is None:
+                    key, start = word, number
+                elif value is None and not blanks:
+                    key += word
+                else:
+                    value = word if value is None else value + blanks + word
+                blanks = ""
+        number += token[0].count("\n")
+    if key is not None:
+        yield _Line(start, key, value)
+
+
+def _plain(kind: str | None, token: re.Match[str]) -> str:
+    """The text that a token stands for; an escaped end of line is nothing."""
+    word = token[kind] if kind else ""
+    if kind == "double":
+        word = _ESCAPE.sub(r"\1", word)
+    return word.replace("\n", "")
