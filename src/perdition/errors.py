@@ -1,7 +1,7 @@
 """Every error that crosses a room's door.
 
     PerditionError
-    ├── ConfigError       options that can't be used: all problems of one source, each with its place
+    ├── ConfigError       options that can't be used: all problems at once, each with its place
     ├── StartError        the daemon can't come up: port, key, privilege, pid file, log
     ├── WireError         a peer broke its protocol or a bound; the session ends
     ├── PeerGone          a peer closed or reset its connection
@@ -37,7 +37,11 @@ class WireError(PerditionError):
 
 
 class PeerGone(PerditionError):
-    """A peer closed or reset its connection."""
+    """A peer closed or reset its connection; `unreachable`: it was never there."""
+
+    def __init__(self, why: str, *, unreachable: bool = False) -> None:
+        super().__init__(why)
+        self.unreachable = unreachable
 
 
 class DeadlineExpired(PerditionError):

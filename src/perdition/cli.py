@@ -1,0 +1,67 @@
+"""argv[0] and argv to a Config, then to inetd mode, the foreground or a daemon; exit codes.
+
+Every problem with the options is told on stderr before a port is opened or a process is forked.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+
+from perdition import __version__
+from perdition.config import Config, load
+from perdition.errors import ConfigError, StartError
+from perdition.log import stderr_line
+
+FAILED = 255  # 2.2's status for everything that keeps it from starting
+
+
+def main() -> None:
+    """The console command of every name; see COMMANDS in `perdition.protocols`."""
+    sys.exit(run(sys.argv[0], sys.argv[1:]))
+
+
+def run(argv0: str, argv: list[str]) -> int:
+    """Run the command `argv0` with the words `argv`; return its exit status."""
+    directory = os.getcwd()
+    try:
+        config = load(argv0, argv, directory=directory)
+    except ConfigError as error:
+        for problem in error.problems:
+            stderr_line(f"{os.path.basename(argv0)}: {problem}")
+        return FAILED
+    if config.help:
+        from perdition.config.manual import help_text  # noqa: PLC0415 - not on the way to serving
+
+        print(help_text(), end="")
+        return 0
+    if config.version:
+        print(f"perdition {__version__}")
+        return 0
+    try:
+        if config.inetd_mode:
+            from perdition.server import inetd  # noqa: PLC0415
+
+            return inetd.serve(config)
+        return _serve(config, partial(load, argv0, argv, directory=directory))
+    except StartError as error:
+        stderr_line(f"{config.basename}: {error}")
+        return FAILED
+
+
+def _serve(config: Config, reload: partial[Config]) -> int:
+    from perdition.server.detach import detach  # noqa: PLC0415 - inetd mode starts without them
+    from perdition.server.master import Master  # noqa: PLC0415
+
+    master = Master(config, reload)
+    if config.no_daemon or config.log_facility[:1] in ("-", "+"):
+        os.chdir("/")
+        return master.run(lambda: None)
+    daemon = detach(FAILED)
+    try:
+        return master.run(daemon.came_up)
+    except StartError as error:
+        master.log.err(str(error))
+        daemon.failed(f"{config.basename}: {error}")
+        return FAILED

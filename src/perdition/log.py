@@ -1,0 +1,248 @@
+"""Where log lines go: syslog, a file, stdout or stderr; plain text or JSON.
+
+A line is written when it is said, and never blocks: what the target does not take at once waits in
+a bounded backlog, and what does not fit there is dropped and counted. Invariant: one call, one
+line; control characters in a text are escaped, so that no peer can forge a line.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import stat
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Protocol
+
+from perdition.errors import StartError
+
+ERR, NOTICE, INFO, DEBUG = 3, 5, 6, 7  # syslog(3) priorities
+PRIORITY_NAMES = {ERR: "error", NOTICE: "notice", INFO: "info", DEBUG: "debug"}
+BACKLOG_LINES = 4096
+
+FACILITIES = {
+    "kern": 0, "user": 1, "mail": 2, "daemon": 3, "auth": 4, "security": 4, "syslog": 5, "lpr": 6,
+    "news": 7, "uucp": 8, "cron": 9, "authpriv": 10, "ftp": 11,
+    **{f"local{n}": 16 + n for n in range(8)},
+}  # fmt: skip
+
+_ESCAPES = {n: f"\\x{n:02x}" for n in (*range(32), 127)} | {9: "\\t", 10: "\\n", 13: "\\r"}
+
+
+def text_of(data: bytes) -> str:
+    """Return peer data as text for the log: UTF-8 where it is, other bytes as ``\\xNN``."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+class Target(Protocol):
+    """Something that takes whole lines."""
+
+    def write(self, priority: int, line: bytes) -> None:
+        """Send one line, or raise BlockingIOError having sent none of it."""
+
+    def fileno(self) -> int:
+        """The descriptor, to be handed to another process."""
+
+
+class SyslogTarget:
+    """A syslog socket (datagrams, RFC 3164 as the C library sends them)."""
+
+    def __init__(self, path: str, facility: str) -> None:
+        self.path = path
+        self.facility = FACILITIES[facility] << 3
+        self.socket: socket.socket | None = None
+
+    def write(self, priority: int, line: bytes) -> None:
+        """Send a datagram; a missing or restarted syslog daemon is tried again at each line."""
+        packet = b"<%d>%b" % (self.facility | priority, line)
+        try:
+            if self.socket is None:
+                self.socket = self._connect()
+            self.socket.send(packet)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            if self.socket is not None:
+                self.socket.close()
+                self.socket = None
+            if error.errno == errno.EMSGSIZE:
+                return
+            raise BlockingIOError from error
+
+    def _connect(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect(self.path)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    def fileno(self) -> int:
+        return -1 if self.socket is None else self.socket.fileno()
+
+
+class DescriptorTarget:
+    """A file, pipe, terminal or stream socket; lines carry a line end."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.rest = b""
+        self.stream = stat.S_ISSOCK(os.fstat(fd).st_mode)
+        self.socket = socket.socket(fileno=os.dup(fd)) if self.stream else None
+
+    def write(self, priority: int, line: bytes) -> None:
+        """Write a line; the rest of one that went out in part goes first."""
+        if self.rest:
+            self.rest = self.rest[self._send(self.rest) :]
+            if self.rest:
+                raise BlockingIOError
+        data = line + b"\n"
+        self.rest = data[self._send(data) :]
+
+    def _send(self, data: bytes) -> int:
+        try:
+            if self.socket is not None:
+                return self.socket.send(data, socket.MSG_DONTWAIT)
+            return os.write(self.fd, data)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return len(data)  # disk full or reader gone: the line is lost, the service goes on
+
+    def fileno(self) -> int:
+        return self.fd
+
+
+def _nonblocking_copy(fd: int) -> int:
+    """Return a descriptor for the same pipe or terminal that never blocks, or `fd` itself."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        try:
+            return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        except OSError:
+            return fd
+    return fd
+
+
+def open_target(facility: str, syslog_path: str) -> Target:
+    """Open what ``log_facility`` names; StartError when there is no such thing."""
+    if facility.startswith("-"):
+        return DescriptorTarget(_nonblocking_copy(1))
+    if facility.startswith("+"):
+        return DescriptorTarget(_nonblocking_copy(2))
+    if facility.startswith("/"):
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return DescriptorTarget(os.open(facility, flags, 0o640))
+        except OSError as error:
+            raise StartError(f"log_facility: {facility}: {error.strerror}") from None
+    if facility not in FACILITIES:
+        raise StartError(f"log_facility: no such facility: {facility!r}")
+    return SyslogTarget(syslog_path, facility)
+
+
+class Log:
+    """The log of one process: lines with 2.2's ident, or JSON objects."""
+
+    def __init__(
+        self, target: Target, ident: str, *, quiet: bool = False, debug: bool = False,
+        as_json: bool = False,
+    ) -> None:  # fmt: skip
+        self.target = target
+        self.ident = ident
+        self.most = DEBUG if debug else ERR if quiet else INFO
+        self.debugging = debug
+        self.as_json = as_json
+        self.lost = 0
+        self._backlog: deque[tuple[int, bytes]] = deque()
+        self._second = 0
+        self._stamp = ""
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Take this process's number into the lines to come."""
+        self._tag = f" {self.ident}[{os.getpid()}]: "
+        self._second = 0
+
+    def err(self, text: str, fields: Mapping[str, object] | None = None) -> None:
+        """Say what an administrator must see."""
+        self.write(ERR, text, fields)
+
+    def notice(self, text: str, fields: Mapping[str, object] | None = None) -> None:
+        """Say what is worth keeping: the Auth lines."""
+        if self.most >= NOTICE:
+            self.write(NOTICE, text, fields)
+
+    def info(self, text: str, fields: Mapping[str, object] | None = None) -> None:
+        """Say what happens in the normal course."""
+        if self.most >= INFO:
+            self.write(INFO, text, fields)
+
+    def debug(self, text: str, fields: Mapping[str, object] | None = None) -> None:
+        """Say what only somebody who looks for a fault wants."""
+        if self.debugging:
+            self.write(DEBUG, text, fields)
+
+    def write(self, priority: int, text: str, fields: Mapping[str, object] | None) -> None:
+        """Write one line of `priority`, whatever the level."""
+        line = self._json(priority, text, fields) if self.as_json else self._plain(text)
+        if self._backlog:
+            self.flush()
+        if self._backlog:
+            self._keep(priority, line)
+            return
+        try:
+            self.target.write(priority, line)
+        except BlockingIOError:
+            self._keep(priority, line)
+
+    def flush(self) -> None:
+        """Offer the backlog to the target again; called with every line and by the sweep."""
+        while self._backlog:
+            try:
+                self.target.write(*self._backlog[0])
+            except BlockingIOError:
+                return
+            self._backlog.popleft()
+        if self.lost:
+            lost, self.lost = self.lost, 0
+            self.err(f"{lost} log lines lost: the log target did not take them")
+
+    def _keep(self, priority: int, line: bytes) -> None:
+        if len(self._backlog) < BACKLOG_LINES:
+            self._backlog.append((priority, line))
+        else:
+            self.lost += 1
+
+    def _plain(self, text: str) -> bytes:
+        now = int(time.time())
+        if now != self._second:
+            self._second = now
+            self._stamp = time.strftime("%b %d %H:%M:%S", time.localtime(now)) + self._tag
+        if not text.isprintable():
+            text = text.translate(_ESCAPES)
+        return (self._stamp + text).encode("utf-8", "backslashreplace")
+
+    def _json(self, priority: int, text: str, fields: Mapping[str, object] | None) -> bytes:
+        now = time.time()
+        record: dict[str, object] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+            + f".{int(now % 1 * 1000):03}Z",
+            "level": PRIORITY_NAMES[priority],
+            "ident": self.ident,
+            "pid": os.getpid(),
+            "message": text,
+        }
+        if fields:
+            record.update(fields)
+        return json.dumps(record, ensure_ascii=True).encode("ascii")
+
+
+def stderr_line(text: str) -> None:
+    """Say on stderr what happened before there was a log."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,80 @@
+"""Serve one client on descriptors 0 and 1, for a super-server such as inetd or a systemd socket.
+
+Where they are no socket but pipes, a socket pair stands between, fed by two threads.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+
+from perdition.config import Config
+from perdition.server.privileges import become, find_identity
+from perdition.server.setup import make_contexts, make_log, make_service
+from perdition.server.sweep import Sweep
+from perdition.server.worker import new_loop
+from perdition.session.login import Session
+from perdition.tls import Passphrase
+
+FAILED = 255  # the client left without a login, as 2.2 says it
+
+
+def serve(config: Config) -> int:
+    """Serve the client and return the exit status; StartError when it can't be."""
+    log = make_log(config)
+    contexts = make_contexts(config, Passphrase(config), log)
+    become(find_identity(config.username, config.group))
+    sock, threads = _client()
+    loop, _ = new_loop()
+    sweep = Sweep(loop, log.flush)
+    service = make_service(config, contexts, log, loop, sweep, inetd_pid=os.getppid())
+    status = FAILED
+
+    def ended(session: Session) -> None:
+        nonlocal status
+        status = 0 if session.complete else FAILED
+        loop.call_soon(loop.stop)
+
+    sweep.start()
+    loop.call_soon(Session, service, sock, ended)
+    loop.run_forever()
+    log.flush()
+    for thread in threads:
+        thread.join(5)
+    return status
+
+
+def _client() -> tuple[socket.socket, list[threading.Thread]]:
+    if stat.S_ISSOCK(os.fstat(0).st_mode):
+        sock = socket.socket(fileno=os.dup(0))
+        sock.setblocking(False)
+        return sock, []
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    threads = [
+        threading.Thread(target=_pump_in, args=(theirs,), daemon=True),
+        threading.Thread(target=_pump_out, args=(theirs,), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    return ours, threads[1:]
+
+
+def _pump_in(sock: socket.socket) -> None:
+    try:
+        while data := os.read(0, 65536):
+            sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the session has ended
+
+
+def _pump_out(sock: socket.socket) -> None:
+    try:
+        while data := sock.recv(65536):
+            while data:
+                data = data[os.write(1, data) :]
+    except OSError:
+        pass  # nobody reads any more

@@ -1,0 +1,338 @@
+"""The master: binds, forks workers, replaces those that die, makes a new generation on SIGHUP.
+
+It keeps the privileges it was started with, runs no event loop and no thread, and reads nothing
+from the network; so it may fork at any time. Signals are blocked and fetched one by one.
+Invariant: a configuration that can't be used changes nothing; the workers in service stay.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from setproctitle import setproctitle
+
+from perdition import __version__
+from perdition.config import Config, warnings
+from perdition.errors import ConfigError, StartError
+from perdition.log import Log
+from perdition.server.counters import Counters
+from perdition.server.limits import ConnectionLimit
+from perdition.server.listen import Listeners
+from perdition.server.notify import notify, notify_reloading
+from perdition.server.pidfile import PidFile
+from perdition.server.privileges import Identity, find_identity
+from perdition.server.setup import Contexts, make_contexts, make_log, make_service
+from perdition.server.worker import Orders, run_worker
+from perdition.tls import Passphrase
+
+READY = 30.0  # seconds that a worker has to say that it is ready
+RESTART_PAUSE = 1.0  # seconds between two starts of a worker that dies at once
+
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_WATCHED = frozenset((*_ENDS, signal.SIGHUP, signal.SIGCHLD))
+_IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, signal.SIGALRM)
+
+
+@dataclass(slots=True)
+class Child:
+    """A worker as the master sees it."""
+
+    pid: int
+    number: int  # which sockets it accepts from
+    column: int  # its column of the counters
+    control: socket.socket
+    generation: Generation
+    started: float
+
+
+@dataclass(slots=True)
+class Generation:
+    """One configuration in force, with all that was made from it."""
+
+    config: Config
+    contexts: Contexts
+    listeners: Listeners
+    identity: Identity
+    workers: int
+    children: dict[int, Child] = field(default_factory=dict)  # by pid
+
+
+class Master:
+    """A daemon; `load` reads its configuration anew, for a reload."""
+
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+        self._load = load
+        self.config = config
+        self.log: Log = make_log(config)
+        self.counters = Counters()
+        self.passphrase = Passphrase(config)
+        self.current = self._prepare(config, Listeners(), self.log)
+        self.old: list[Generation] = []
+        self.pid_file: PidFile | None = None
+        self.stop_by = 0.0  # monotonic; 0: not stopping
+        self._respawn: list[tuple[float, int]] = []  # when, worker number
+
+    def _prepare(self, config: Config, listeners: Listeners, log: Log) -> Generation:
+        identity = find_identity(config.username, config.group)
+        contexts = make_contexts(config, self.passphrase, log)
+        workers = config.workers or len(os.sched_getaffinity(0))
+        return Generation(config, contexts, listeners.adapt(config, workers), identity, workers)
+
+    # -- start ------------------------------------------------------------------------------
+
+    def run(self, came_up: Callable[[], None]) -> int:
+        """Start the workers, say that we came up, serve; return the exit status.
+
+        StartError when it can't; then nothing of it is left.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        self.log.after_fork()
+        config = self.config
+        if config.pid_file:
+            pid_file = PidFile(config.pid_file, self.current.identity)
+            pid_file.write(self.log)
+            self.pid_file = pid_file
+        try:
+            setproctitle(f"{config.basename}: daemon")
+            self._announce(config)
+            try:
+                self._start_workers(self.current)
+            except StartError:
+                for child in self.current.children.values():
+                    os.kill(child.pid, signal.SIGKILL)
+                    os.waitpid(child.pid, 0)
+                raise
+            came_up()
+            notify("READY=1", f"STATUS=listening on {self.current.listeners}")
+            self._serve()
+        finally:
+            if self.pid_file:
+                self.pid_file.remove()
+            self.log.flush()
+        return 0
+
+    def _announce(self, config: Config) -> None:
+        if not (config.no_daemon and config.log_facility[:1] in "-+") or config.debug:
+            self.log.info(f"Starting perdition version={__version__} protocol={config.protocol}")
+        for warning in warnings(config):
+            self.log.write(5, f"warning: {warning}", None)
+
+    def _start_workers(self, generation: Generation) -> None:
+        for number in range(generation.workers):
+            self._spawn(generation, number)
+        for child in list(generation.children.values()):
+            self._await_ready(child)
+
+    def _spawn(self, generation: Generation, number: int) -> None:
+        column = self.counters.take()
+        if column is None:
+            raise StartError("too many workers of old configurations are still alive")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        gc.freeze()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            self._be_worker(generation, number, column, theirs)
+        theirs.close()
+        child = Child(pid, number, column, ours, generation, time.monotonic())
+        generation.children[pid] = child
+
+    def _be_worker(
+        self, generation: Generation, number: int, column: int, control: socket.socket
+    ) -> None:
+        """Live as a worker in the process just forked, and never return from it."""
+        status = 70
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            for other in (generation, *self.old, self.current):
+                for child in other.children.values():
+                    child.control.close()
+            config = generation.config
+            sockets = generation.listeners.sockets(number)
+            for listener in generation.listeners.all():
+                if listener not in sockets:
+                    listener.close()
+            title = f"{config.basename}: worker {number + 1}"
+            setproctitle(title)
+            orders = Orders(
+                number, sockets, control, generation.identity, self.log,
+                ConnectionLimit(self.counters, column, config.connection_limit),
+                partial(make_service, config, generation.contexts, self.log),
+            )  # fmt: skip
+            status = run_worker(orders)
+        except Exception as error:  # one of three doors: the master hears of it and goes on
+            self.log.err(f"worker {number + 1} failed: {type(error).__name__}: {error}")
+        finally:
+            os._exit(status)
+
+    def _await_ready(self, child: Child) -> None:
+        child.control.settimeout(READY)
+        try:
+            word = child.control.recv(4096).decode()
+        except OSError:
+            word = "error it did not come up in time"
+        child.control.settimeout(None)
+        if word != "ready":
+            raise StartError(word.removeprefix("error ") or "a worker died while it started")
+
+    # -- serving ----------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while True:
+            info = signal.sigtimedwait(_WATCHED, self._patience())
+            if info is not None:
+                if info.si_signo in _ENDS:
+                    self._stop(info.si_signo)
+                elif info.si_signo == signal.SIGHUP and not self.stop_by:
+                    self._reload()
+            self._reap()
+            now = time.monotonic()
+            if self.stop_by:
+                if not self._children():
+                    return
+                if now >= self.stop_by:
+                    self._kill()
+            self._respawn_due(now)
+            self.log.flush()
+
+    def _patience(self) -> float:
+        """Seconds until something has to be done without a signal."""
+        waits = [when for when, _ in self._respawn]
+        if self.stop_by:
+            waits.append(self.stop_by)
+        return max(0.01, min(waits) - time.monotonic()) if waits else 3600.0
+
+    def _children(self) -> list[Child]:
+        return [c for g in (*self.old, self.current) for c in g.children.values()]
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for child in self._children():
+                if child.pid == pid:
+                    self._buried(child, os.waitstatus_to_exitcode(status))
+
+    def _buried(self, child: Child, code: int) -> None:
+        held = self.counters.row("sessions")[child.column]
+        self.counters.release(child.column)
+        child.control.close()
+        generation = child.generation
+        del generation.children[child.pid]
+        if generation is self.current and not self.stop_by:
+            how = f"signal {-code}" if code < 0 else f"status {code}"
+            self.log.err(
+                f"worker {child.number + 1} [{child.pid}] ended with {how}, {held} sessions lost: "
+                "starting another"
+            )
+            now = time.monotonic()
+            pause = RESTART_PAUSE if now - child.started < RESTART_PAUSE else 0.0
+            self._respawn.append((now + pause, child.number))
+        elif generation in self.old and not generation.children:
+            self.old.remove(generation)
+
+    def _respawn_due(self, now: float) -> None:
+        due = [entry for entry in self._respawn if entry[0] <= now]
+        for entry in due:
+            self._respawn.remove(entry)
+            if self.stop_by:
+                continue
+            try:
+                self._spawn(self.current, entry[1])
+            except (StartError, OSError) as error:
+                self.log.err(f"can't start worker {entry[1] + 1}: {error}")
+                self._respawn.append((now + RESTART_PAUSE, entry[1]))
+
+    # -- reload -----------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Make a new generation; on any problem keep the old one, and say so."""
+        notify_reloading()
+        try:
+            config = self._load()
+            log = make_log(config)
+            new = self._prepare(config, self.current.listeners, log)
+        except (ConfigError, StartError, OSError) as error:
+            for line in str(error).splitlines():
+                self.log.err(f"reload: {line}")
+            self.log.err("reload failed: the old configuration stays in force")
+            notify("READY=1", "STATUS=reload failed, the old configuration is in force")
+            return
+        before, old_log = self.current, self.log
+        self.log = log
+        self._respawn.clear()
+        try:
+            self._start_workers(new)
+        except StartError as error:
+            self._abandon(new, before, old_log, error)
+            return
+        self.current = new
+        self.old.append(before)
+        for generation in self.old:
+            for child in generation.children.values():
+                self._order(child, f"drain {config.reload_timeout}")
+                self._pass_log(child)
+        before.listeners.close_all_but(new.listeners)
+        self.config = config
+        log.info("Reloaded configuration, certificates and log")
+        for warning in warnings(config):
+            log.write(5, f"warning: {warning}", None)
+        notify("READY=1", f"STATUS=listening on {new.listeners}")
+
+    def _abandon(self, new: Generation, before: Generation, log: Log, error: StartError) -> None:
+        """Undo a reload whose workers did not come up."""
+        self.log = log
+        for child in new.children.values():
+            os.kill(child.pid, signal.SIGKILL)
+        new.listeners.close_all_but(before.listeners)
+        self.old.append(new)
+        self.log.err(f"reload failed: {error}: the old configuration stays in force")
+        notify("READY=1", "STATUS=reload failed, the old configuration is in force")
+
+    def _pass_log(self, child: Child) -> None:
+        """Hand a worker of an old generation the log file that a rotation has made anew."""
+        if self.config.log_facility.startswith("/"):
+            try:
+                socket.send_fds(child.control, [b"log"], [self.log.target.fileno()])
+            except OSError:
+                pass  # it has ended meanwhile
+
+    # -- stop -------------------------------------------------------------------------------
+
+    def _stop(self, number: int) -> None:
+        if self.stop_by:
+            self._kill()
+            return
+        self.log.info(f"Exiting on signal {number}")
+        notify("STOPPING=1")
+        seconds = self.current.config.shutdown_timeout
+        self.stop_by = time.monotonic() + (seconds + 5 if seconds else 10 * 365 * 86400)
+        if self.pid_file:
+            self.pid_file.remove()
+        self.current.listeners.close()
+        for child in self._children():
+            self._order(child, f"drain {seconds}")
+
+    def _order(self, child: Child, words: str) -> None:
+        try:
+            child.control.send(words.encode())
+        except OSError:
+            pass  # it has ended meanwhile
+
+    def _kill(self) -> None:
+        for child in self._children():
+            os.kill(child.pid, signal.SIGKILL)

@@ -1,0 +1,163 @@
+"""From a `Config` to what the sessions of a worker share: the one place that knows both.
+
+Invariant: everything here is made from the configuration alone; a worker builds its own `Service`
+on its own loop, the TLS contexts come from the master.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import zlib
+from dataclasses import dataclass
+from importlib import import_module
+
+from perdition.config import Config
+from perdition.log import Log, open_target
+from perdition.protocols import PROTOCOLS, TlsUse
+from perdition.server.sweep import Sweep
+from perdition.session.dial import Resolver, Rotation
+from perdition.session.service import Service, Timeouts
+from perdition.session.trail import TrailTerms
+from perdition.tls import Passphrase, listen_context, outgoing_context
+from perdition.username import NameRules
+from perdition.wire.base import BackTerms, FrontTerms
+
+BUFFER = 131_072  # bytes that one relay step moves at most
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """The TLS contexts of a generation; None where a leg has no TLS."""
+
+    listen: ssl.SSLContext | None
+    outgoing: ssl.SSLContext | None
+
+
+def make_log(config: Config) -> Log:
+    """Open the log that the options name."""
+    target = open_target(config.log_facility, config.log_socket)
+    return Log(
+        target, config.basename, quiet=config.quiet, debug=config.debug,
+        as_json=config.log_format == "json",
+    )  # fmt: skip
+
+
+def make_contexts(config: Config, passphrase: Passphrase, log: Log) -> Contexts:
+    """Read keys and certificates; StartError names the file that can't be used."""
+    listen, outgoing = config.ssl_mode
+    return Contexts(
+        None if listen is TlsUse.NONE else listen_context(config, passphrase, log),
+        None if outgoing is TlsUse.NONE else outgoing_context(config),
+    )
+
+
+def greeting_mark(config: Config) -> str:
+    """Eight hex digits that are the same for one configuration and differ between daemons."""
+    return f"{zlib.crc32(repr(config).encode()):08x}"
+
+
+class GreetingHosts:
+    """The host name in the greeting: the reverse name of the address that the client reached."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, config: Config) -> None:
+        self._loop = loop
+        self._numeric = config.no_lookup
+        self._fixed = os.uname().nodename if config.no_bind_banner else ""
+        self._known: dict[str, str] = {"": os.uname().nodename}
+
+    def known(self, address: str) -> str | None:
+        """The name for `address`, or None when it has to be asked for."""
+        if self._fixed:
+            return self._fixed
+        if self._numeric and address:
+            return address
+        return self._known.get(address)
+
+    async def ask(self, address: str) -> None:
+        """Ask the resolver once; an address without a name is its own."""
+        try:
+            host, _ = await self._loop.getnameinfo((address, 0), socket.NI_NUMERICSERV)
+        except OSError:
+            host = address
+        self._known[address] = host
+
+
+def make_service(
+    config: Config,
+    contexts: Contexts,
+    log: Log,
+    loop: asyncio.AbstractEventLoop,
+    sweep: Sweep,
+    *,
+    inetd_pid: int = 0,
+) -> Service:
+    """Build what a worker's sessions share."""
+    row = PROTOCOLS[config.protocol]
+    grammar = import_module(f"perdition.wire.{row.grammar}")
+    mark = greeting_mark(config)
+    hosts = GreetingHosts(loop, config)
+    made: dict[str, FrontTerms] = {}
+
+    def front_terms(host: str) -> FrontTerms:
+        terms = made.get(host)
+        if terms is None:
+            terms = made[host] = _front_terms(config, f"perdition ready on {host} {mark}")
+        return terms
+
+    return Service(
+        loop=loop,
+        log=log,
+        sweep=sweep,
+        buffer=memoryview(bytearray(BUFFER)),
+        front=grammar.Front,
+        back=grammar.Back,
+        front_terms=front_terms,
+        back_terms=BackTerms(
+            ready=mark.encode(),
+            tls=config.ssl_mode.outgoing,
+            line_limit=config.server_line_limit,
+            passed_limit=config.server_line_limit,
+        ),
+        trail_terms=TrailTerms(
+            config.protocol, config.outgoing_port, config.log_passwd, config.connect_relog,
+            inetd_pid,
+        ),
+        listen_tls=config.ssl_mode.listen,
+        listen_context=contexts.listen,
+        outgoing_context=contexts.outgoing,
+        greeting_host=hosts.known,
+        ask_greeting_host=hosts.ask,
+        names=NameRules(
+            config.domain_delimiter.encode(), config.strip_domain, config.add_domain,
+            config.lower_case, config.explicit_domain.encode(),
+        ),
+        servers=Rotation(config.outgoing_server, config.outgoing_port),
+        resolver=Resolver(loop),
+        timeouts=Timeouts(
+            config.authenticate_timeout, config.connect_timeout, config.greeting_timeout,
+            config.login_timeout, config.timeout, config.failure_delay,
+        ),
+        keepalive=config.tcp_keepalive,
+        log_dialogue=config.connection_logging and config.debug,
+    )  # fmt: skip
+
+
+def _front_terms(config: Config, ready: str) -> FrontTerms:
+    row = PROTOCOLS[config.protocol]
+    return FrontTerms(
+        ready=ready.encode(),
+        capability=getattr(config, row.capability),
+        ok_line=config.ok_line.encode(),
+        server_resp_line=config.server_resp_line,
+        hide_server_errors=config.hide_server_errors,
+        login_disabled=config.login_disabled,
+        tls=config.ssl_mode.listen,
+        line_limit=config.line_limit,
+        literal_limit=config.literal_limit,
+        pipeline_limit=config.pipeline_limit,
+        bad_command_limit=config.bad_command_limit,
+        failed_login_limit=config.failed_login_limit,
+    )

@@ -1,0 +1,55 @@
+"""One timer a worker: every second it asks those whose time has come, and only those.
+
+Waiting things are kept by the second at which they are due, so a tick costs what is due, not what
+is held. Invariant: a thing is in at most one slot, the one that its `slot` attribute names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from perdition.session.service import Due
+
+
+class Sweep:
+    """The deadlines of one worker."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, each_second: Callable[[], None]) -> None:
+        self.loop = loop
+        self.now = int(time.monotonic())  # coarse time for all that need no better
+        self.each_second = each_second
+        self._slots: dict[int, set[Due]] = {}
+        self._last = self.now
+
+    def start(self) -> None:
+        """Tick from now on."""
+        self.loop.call_later(1, self._tick)
+
+    def watch(self, thing: Due, second: int) -> None:
+        """Ask `thing` at `second` instead of when it was to be asked; 0 forgets it."""
+        if thing.slot:
+            slot = self._slots.get(thing.slot)
+            if slot is not None:
+                slot.discard(thing)
+        if second and second <= self._last:
+            second = self._last + 1
+        thing.slot = second
+        if second:
+            slot = self._slots.get(second)
+            if slot is None:
+                slot = self._slots[second] = set()
+            slot.add(thing)
+
+    def _tick(self) -> None:
+        self.loop.call_later(1, self._tick)
+        now = self.now = int(time.monotonic())
+        self.each_second()
+        for second in range(self._last + 1, now + 1):
+            self._last = second
+            for thing in self._slots.pop(second, ()):
+                thing.slot = 0
+                again = thing.due(now)
+                if again:
+                    self.watch(thing, again)

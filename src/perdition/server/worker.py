@@ -1,0 +1,195 @@
+"""One worker: a loop, its listening sockets, its sessions, and the orders of the master.
+
+It starts with the master's privileges only to drop them, before the first client. Orders come as
+messages over a socket pair; the end of that pair means that the master is gone, and then the
+worker lets its sessions end and goes too.
+Invariant: a client is counted in before its session starts and counted out once it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perdition.errors import StartError
+from perdition.log import DescriptorTarget, Log
+from perdition.server.limits import ConnectionLimit
+from perdition.server.privileges import Identity, become
+from perdition.server.sweep import Sweep
+from perdition.session.login import Session
+from perdition.session.service import Service
+
+ACCEPTS = 32  # clients taken in a row before the others get their turn
+PAUSE = 1.0  # seconds without accepting when descriptors have run out
+REFUSALS = 256  # clients over the limit that may be told so at once
+
+
+def new_loop() -> tuple[asyncio.AbstractEventLoop, str]:
+    """Return a loop of uvloop's, or the standard one and why."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional at run time, announced when it is missing
+    except ImportError as error:
+        return asyncio.new_event_loop(), f"uvloop is missing ({error}): using asyncio's own loop"
+    return uvloop.new_event_loop(), ""
+
+
+@dataclass(slots=True)
+class Orders:
+    """What a worker is made with; `make_service` builds the sessions' service on its loop."""
+
+    number: int
+    sockets: list[socket.socket]
+    control: socket.socket
+    identity: Identity
+    log: Log
+    limit: ConnectionLimit
+    make_service: Callable[[asyncio.AbstractEventLoop, Sweep], Service]
+
+
+class Worker:
+    """See the module; `run` returns the exit status."""
+
+    def __init__(self, orders: Orders) -> None:
+        self.orders = orders
+        self.log = orders.log
+        self.sessions: set[Session] = set()
+        self.refused = 0
+        self.draining = False
+        self.loop, self._loop_warning = new_loop()
+        self.sweep = Sweep(self.loop, self.log.flush)
+        self.service: Service | None = None
+
+    def run(self) -> int:
+        """Drop privileges, say that we are ready, serve until the end."""
+        orders = self.orders
+        try:
+            become(orders.identity)
+            self.service = orders.make_service(self.loop, self.sweep)
+        except StartError as error:
+            orders.control.send(f"error {error}".encode())
+            return 1
+        if self._loop_warning and orders.number == 0:
+            self.log.info(self._loop_warning)
+        orders.control.setblocking(False)
+        self.loop.add_reader(orders.control.fileno(), self._ordered)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.add_signal_handler(number, self._drain, 0)
+        self._listen()
+        self.sweep.start()
+        orders.control.send(b"ready")
+        gc.set_threshold(20_000, 20, 50)
+        self.loop.run_forever()
+        self.log.flush()
+        return 0
+
+    # -- clients ----------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        for sock in self.orders.sockets:
+            self.loop.add_reader(sock.fileno(), self._accept, sock)
+
+    def _pause(self) -> None:
+        for sock in self.orders.sockets:
+            self.loop.remove_reader(sock.fileno())
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+                return
+            except OSError as error:
+                self._accept_failed(error)
+                return
+            sock.setblocking(False)
+            self._admit(sock)
+
+    def _accept_failed(self, error: OSError) -> None:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            self.log.err(f"can't accept clients for {PAUSE:g} s: {error.strerror}")
+            self._pause()
+            self.loop.call_later(PAUSE, self._accept_again)
+        elif error.errno not in (errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH):
+            self.log.err(f"accepting a client failed: {error.strerror}")
+
+    def _accept_again(self) -> None:
+        if not self.draining:
+            self._listen()
+
+    def _admit(self, sock: socket.socket) -> None:
+        assert self.service is not None
+        limit = self.orders.limit
+        if limit.enter():
+            session = Session(self.service, sock, self._ended)
+        elif self.refused < REFUSALS:
+            self.refused += 1
+            session = Session(self.service, sock, self._ended_refused, refuse=limit.limit)
+        else:
+            sock.close()
+            return
+        if not session.over:
+            self.sessions.add(session)
+
+    def _ended(self, session: Session) -> None:
+        self.orders.limit.leave()
+        self.sessions.discard(session)
+        if self.draining and not self.sessions:
+            self.loop.stop()
+
+    def _ended_refused(self, session: Session) -> None:
+        self.refused -= 1
+        self.sessions.discard(session)
+
+    # -- orders -----------------------------------------------------------------------------
+
+    def _ordered(self) -> None:
+        try:
+            data, fds, _, _ = socket.recv_fds(self.orders.control, 4096, 4)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        word, _, rest = data.partition(b" ")
+        if word == b"log" and fds:
+            self._new_log(fds)
+        elif word == b"drain":
+            self._drain(int(rest or b"0"))
+        elif not data:
+            self.loop.remove_reader(self.orders.control.fileno())
+            self._drain(0)
+
+    def _new_log(self, fds: list[int]) -> None:
+        old = self.log.target
+        self.log.target = DescriptorTarget(fds[0])
+        if isinstance(old, DescriptorTarget):
+            os.close(old.fd)
+
+    def _drain(self, seconds: int) -> None:
+        """Accept no more; end when the last session has, or after `seconds` (0: no bound)."""
+        if seconds:
+            self.loop.call_later(seconds, self._end)
+        if self.draining:
+            return
+        self.draining = True
+        self._pause()
+        for sock in self.orders.sockets:
+            sock.close()
+        if not self.sessions:
+            self.loop.stop()
+
+    def _end(self) -> None:
+        for session in list(self.sessions):
+            session.abort("Perdition is shutting down")
+        self.loop.stop()
+
+
+def run_worker(orders: Orders) -> int:
+    """Be the worker that `orders` describe, in the process just forked; return its exit status."""
+    orders.log.after_fork()
+    return Worker(orders).run()

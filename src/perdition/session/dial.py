@@ -1,0 +1,127 @@
+"""Reach the user's server: which servers in which order, their addresses, the connection.
+
+Names are resolved off the loop and remembered; when the resolver is down the last good answer
+serves. Round robin as 2.2: a session starts at a server chosen in turn and goes on from there.
+Invariant: nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+import socket
+import time
+from collections.abc import Sequence
+
+from perdition.route import Server
+
+SockAddress = tuple[int, tuple[str, int] | tuple[str, int, int, int]]  # family, address
+
+NAME_LIFETIME = 60.0  # seconds that an answer of the resolver is used without asking again
+NAMES_KEPT = 4096
+
+
+class Resolver:
+    """Host names to addresses, remembered."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._known: dict[Server, tuple[float, tuple[SockAddress, ...]]] = {}
+
+    def known(self, server: Server) -> tuple[SockAddress, ...]:
+        """Return the addresses of `server` without waiting; empty: `ask` has to be awaited."""
+        found = self._known.get(server)
+        if found is None:
+            addresses = _numeric(server)
+            if addresses:
+                self._remember(server, float("inf"), addresses)
+            return addresses
+        return found[1] if found[0] > time.monotonic() else ()
+
+    async def ask(self, server: Server) -> tuple[SockAddress, ...]:
+        """Ask the resolver; OSError when it knows no address and none is remembered."""
+        try:
+            answers = await self.loop.getaddrinfo(
+                server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+            )
+        except OSError:
+            found = self._known.get(server)
+            if found is None:
+                raise
+            self._remember(server, time.monotonic() + NAME_LIFETIME, found[1])
+            return found[1]
+        addresses = _addresses(answers)
+        self._remember(server, time.monotonic() + NAME_LIFETIME, addresses)
+        return addresses
+
+    def _remember(self, server: Server, until: float, addresses: tuple[SockAddress, ...]) -> None:
+        if len(self._known) >= NAMES_KEPT:
+            self._known.clear()
+        self._known[server] = (until, addresses)
+
+
+def _addresses(answers: Sequence[tuple[int, int, int, str, object]]) -> tuple[SockAddress, ...]:
+    found: dict[SockAddress, None] = {}
+    for family, _, _, _, address in answers:
+        found[(int(family), address)] = None  # type: ignore[index]
+    return tuple(found)
+
+
+def _numeric(server: Server) -> tuple[SockAddress, ...]:
+    """Addresses of a host given as a number, which needs no resolver; else none."""
+    try:
+        return _addresses(
+            socket.getaddrinfo(
+                server.host,
+                server.port,
+                type=socket.SOCK_STREAM,
+                flags=socket.AI_NUMERICHOST,
+            )
+        )
+    except OSError:
+        return ()
+
+
+class Rotation:
+    """The default servers, each session starting one further than the last."""
+
+    def __init__(self, servers: tuple[Server, ...], port: str) -> None:
+        self.servers = tuple(Server(s.host, s.port or port) for s in servers)
+        self._next = random.randrange(len(servers)) if servers else 0
+
+    def turn(self) -> tuple[Server, ...]:
+        """Return all servers in the order in which to try them."""
+        if len(self.servers) < 2:
+            return self.servers
+        start = self._next
+        self._next = (start + 1) % len(self.servers)
+        return self.servers[start:] + self.servers[:start]
+
+
+def connect(address: SockAddress, *, keepalive: bool) -> socket.socket:
+    """Start a connection and return its socket at once; reading tells how it went.
+
+    Raises OSError when it can't even be started.
+    """
+    sock = socket.socket(address[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if keepalive:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        code = sock.connect_ex(address[1])
+        if code not in (0, errno.EINPROGRESS):
+            raise OSError(code, errno.errorcode.get(code, str(code)))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def is_connected(sock: socket.socket) -> bool:
+    """Whether the connection is there by now."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,506 @@
+"""The dialogue of one session, from the first byte to the relay, read from top to bottom.
+
+It is a coroutine that the sides step themselves with `send`: there is no task and no future unless
+a step has to wait for the resolver. While a login is under way the client's grammar is held, so
+only the server, the clock or the end of the client can wake it.
+Invariant: whatever happens, `_finish` runs once, both sockets are closed or with the relay, and
+a client that can still be answered has been answered.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from perdition.errors import DeadlineExpired, PeerGone, PerditionError, WireError
+from perdition.protocols import TlsUse
+from perdition.route import Server
+from perdition.session import dial
+from perdition.session.relay import Relay
+from perdition.session.service import Service
+from perdition.session.side import Side
+from perdition.session.trail import Address, Trail, plain_host
+from perdition.username import State, mangle
+from perdition.wire.base import (
+    Accepted,
+    Back,
+    Front,
+    Login,
+    Reason,
+    Refused,
+    StartTls,
+)
+
+T = TypeVar("T")
+DRAINED = 65536  # bytes of a client thrown away at the end, so that it can read our last word
+
+
+class _Step:
+    """Awaited, gives what the session is stepped with next."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, Any, Any]:
+        return (yield)
+
+
+STEP = _Step()
+
+
+class Session:
+    """One client; `ended` is called once, when it is gone."""
+
+    __slots__ = (
+        "_coro", "_held", "_login_due", "_step_due", "_step_name", "client", "complete", "ended",
+        "relay", "server", "service", "slot", "trail",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        service: Service,
+        sock: socket.socket,
+        ended: Callable[[Session], None],
+        *,
+        refuse: int = 0,
+    ) -> None:
+        """Greet the client; with `refuse`, the limit that it is over, tell it to come back."""
+        self.service = service
+        self.ended = ended
+        self.slot = 0
+        self.relay: Relay | None = None
+        self.server: Side[Back] | None = None
+        self.client: Side[Front] = Side(service.loop, sock, self.step, self._client_lost)
+        self.trail = Trail(
+            service.log, service.trail_terms, _address(sock.getpeername), _address(sock.getsockname)
+        )
+        self.complete = False  # whether the client logged in, or left of its own will
+        self._held = False
+        self._step_due = 0
+        self._step_name = ""
+        limit = service.timeouts.authenticate
+        self._login_due = service.sweep.now + limit + 1 if limit else 0
+        if limit:
+            service.sweep.watch(self, self._login_due)
+        if service.log_dialogue:
+            self.client.log_dialogue = _dialogue_log(service, "CLIENT")
+        self._coro: Coroutine[Any, Any, None] | None = self._run(refuse)
+        self.step(None)
+
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended."""
+        return self._coro is None and self.relay is None
+
+    # -- being stepped ----------------------------------------------------------------------
+
+    def step(self, event: object) -> None:
+        """Go on with `event`; an exception is thrown into the dialogue where it waits."""
+        coro = self._coro
+        if coro is None:
+            return
+        try:
+            if isinstance(event, BaseException):
+                coro.throw(event)
+            else:
+                coro.send(event)
+        except StopIteration:
+            self._coro = None
+        except Exception as error:  # one of three doors: a fault of ours costs one session
+            self._coro = None
+            self.service.log.err(
+                f"session failed:{self.trail.ft} {type(error).__name__} {_where(error)}"
+            )
+            self._finish("internal error")
+
+    def _client_lost(self, error: PerditionError) -> None:
+        # A clean end while a login is under way may be half a close: the answer is still read.
+        if self._held and self.client.ended and isinstance(error, PeerGone):
+            return
+        self.step(error)
+
+    def _server_lost(self, error: PerditionError) -> None:
+        self.step(_ServerLost(error))
+
+    def due(self, now: int) -> int:
+        """Act on the deadline that has come; the sweep's question."""
+        if self._coro is None:
+            return 0
+        if self._login_due and now >= self._login_due:
+            self.step(DeadlineExpired("authenticate_timeout"))
+        elif self._step_due and now >= self._step_due:
+            if self._step_name == "connect" and self.server and dial.is_connected(self.server.sock):
+                self._expect("greeting", self.service.timeouts.greeting)
+            else:
+                self._step_due = 0
+                self.step(_ServerLost(DeadlineExpired(f"{self._step_name}_timeout")))
+        return 0 if self._coro is None else self._next_due()
+
+    def _next_due(self) -> int:
+        if self._login_due and self._step_due:
+            return min(self._login_due, self._step_due)
+        return self._login_due or self._step_due
+
+    def _expect(self, what: str, seconds: int) -> None:
+        """The server has `seconds` for the step named `what`; 0 is no limit."""
+        sweep = self.service.sweep
+        self._step_name = what
+        self._step_due = sweep.now + seconds + 1 if seconds else 0
+        due = self._next_due()
+        if due != self.slot and (not self.slot or due < self.slot):
+            sweep.watch(self, due)
+
+    async def _driver(self, awaitable: Awaitable[T]) -> T:
+        """Wait for something that needs the loop's own tasks."""
+        task = self.service.loop.create_task(_coroutine(awaitable))
+        task.add_done_callback(self._driven)
+        try:
+            await STEP
+            return task.result()
+        finally:
+            task.cancel()
+
+    def _driven(self, task: object) -> None:
+        self.step(None)
+
+    # -- the dialogue -----------------------------------------------------------------------
+
+    async def _run(self, refuse: int) -> None:
+        """The whole session up to the relay, and every way in which it may end before."""
+        front: Front | None = None
+        try:
+            front = await self._greet(refuse)
+            if front is not None:
+                await self._dialogue(front)
+        except PeerGone:
+            self._finish("client gone")
+        except WireError as error:
+            self._finish(str(error))
+        except DeadlineExpired:
+            if front is not None:
+                front.goodbye("Timeout: no login in time", unavailable=False)
+                self.client.send(front.take())
+            self.trail.timed_out()
+            self._finish("", quiet=True)
+
+    async def _greet(self, refuse: int) -> Front | None:
+        """TLS where it comes first, then the greeting; None when the session has ended."""
+        service, client = self.service, self.client
+        self.trail.connected()
+        if service.listen_tls is TlsUse.SSL and not await self._secure("SSL connection to client"):
+            return None
+        reached = self.trail.reached[0] if self.trail.reached else ""
+        host = service.greeting_host(reached)
+        if host is None:
+            await self._driver(service.ask_greeting_host(reached))
+            host = service.greeting_host(reached) or reached
+        front = service.front(service.front_terms(host))
+        if refuse:
+            front.take()
+            front.goodbye("Too many connections, try again later", unavailable=True)
+            client.send(front.take())
+            self.trail.over_limit(refuse)
+            self._finish("", quiet=True)
+            return None
+        client.grammar = front
+        client.send(front.take())
+        client.resume()
+        return front
+
+    async def _secure(self, what: str) -> bool:
+        """Have the client's TLS up; False, logged, when that failed."""
+        context = self.service.listen_context
+        assert context is not None
+        try:
+            self.client.start_tls(context, None, server=True)
+            await STEP
+        except PeerGone as error:
+            self.trail.tls_failed(what, str(error))
+            self._finish("", quiet=True)
+            return False
+        return True
+
+    async def _dialogue(self, front: Front) -> None:
+        """Commands until the client is in, or gone."""
+        client = self.client
+        event = await STEP
+        while True:
+            if isinstance(event, Login):
+                self._held = True
+                refused = await self._log_in(front, event)
+                self._held = False
+                if refused is None:
+                    return
+                event = front.refused(refused)
+            elif isinstance(event, StartTls):
+                if not await self._secure("TLS connection"):
+                    return
+                event = front.secured()
+            else:
+                self.complete = not event.why
+                self._finish(event.why)
+                return
+            event = event or front.receive(b"")
+            client.send(front.take())
+            if event is None:
+                if client.ended:
+                    raise PeerGone("closed")
+                client.resume()
+                event = await STEP
+
+    async def _log_in(self, front: Front, login: Login) -> Refused | None:
+        """Find the server and log in there; None: the relay has taken over."""
+        self.trail.name(login)
+        if getattr(login, "disabled", False):
+            refused = Refused(Reason.LOGIN_DISABLED)
+            self.trail.verdict(
+                login, self._client_secure, "plaintext", "(null):(null)", refused.reason
+            )
+        else:
+            outcome = await self._try_servers(login)
+            if outcome is None:
+                refused = Refused(Reason.NO_SERVER)
+                self.trail.verdict(login, self._client_secure, "plaintext", "", refused.reason)
+            elif isinstance(outcome, Accepted):
+                self._hand_over(front, outcome)
+                return None
+            else:
+                refused = outcome
+        await self._delay(refused)
+        return refused
+
+    async def _try_servers(self, login: Login) -> Accepted | Refused | None:
+        """The first answer of a server that can be reached, or why none could; logged."""
+        outcome: Accepted | Refused | None = None
+        for server in self.service.servers.turn():
+            secure = "plaintext"
+            outcome, secure = await self._try_server(server, login)
+            failure = None if isinstance(outcome, Accepted) else outcome.reason
+            self.trail.verdict(login, self._client_secure, secure, str(server), failure)
+            if failure is None:
+                break
+            assert isinstance(outcome, Refused)
+            if outcome.detail:
+                self.service.log.debug(f"server {server}: {outcome.detail}")
+            if failure is not Reason.UNREACHABLE:
+                break
+        return outcome
+
+    async def _try_server(self, server: Server, login: Login) -> tuple[Accepted | Refused, str]:
+        """One server, each of its addresses until one takes the connection."""
+        resolver = self.service.resolver
+        addresses = resolver.known(server)
+        try:
+            addresses = addresses or await self._driver(resolver.ask(server))
+        except OSError as error:
+            return Refused(
+                Reason.UNREACHABLE, detail=f"{server.host}: {error.strerror}"
+            ), "plaintext"
+        outcome = Refused(Reason.UNREACHABLE, detail="no address")
+        for address in addresses:
+            try:
+                sock = dial.connect(address, keepalive=self.service.keepalive)
+            except OSError as error:
+                outcome = Refused(Reason.UNREACHABLE, detail=error.strerror or str(error))
+                continue
+            side: Side[Back] = Side(self.service.loop, sock, self.step, self._server_lost)
+            self.server = side
+            try:
+                answer = await self._talk(side, server, login)
+            except BaseException:
+                self._drop_server()
+                raise
+            if isinstance(answer, Accepted):
+                return answer, self._secure_word(side, self.service.back_terms.tls)
+            secure = self._secure_word(side, self.service.back_terms.tls)
+            self._drop_server()
+            outcome = answer
+            if answer.reason is not Reason.UNREACHABLE:
+                return outcome, secure
+        return outcome, "plaintext"
+
+    async def _talk(self, side: Side[Back], server: Server, login: Login) -> Accepted | Refused:
+        """Log in over one connection; every failure is an answer."""
+        service = self.service
+        terms = service.back_terms
+        user = login.authorisation_id or login.authentication_id
+        user = mangle(user, State.REMOTE_LOGIN, service.names)
+        sent = Login(
+            login.authentication_id if login.authorisation_id else user,
+            login.password,
+            user if login.authorisation_id else b"",
+        )
+        back = side.grammar = service.back(sent, terms, secure=terms.tls is TlsUse.SSL)
+        if service.log_dialogue:
+            side.log_dialogue = _dialogue_log(service, "SERVER")
+        self._expect("connect", service.timeouts.connect)
+        try:
+            if terms.tls is TlsUse.SSL:
+                side.when_connected()
+                await STEP
+                await self._secure_server(side, server)
+            side.resume()
+            while True:
+                answer = await STEP
+                if isinstance(answer, StartTls):
+                    await self._secure_server(side, server)
+                    back.secured()
+                    side.send(back.take())
+                else:
+                    return answer  # type: ignore[no-any-return]
+                side.resume()
+        except _ServerLost as lost:
+            return self._lost_server(back, lost.error)
+
+    def _lost_server(self, back: Back, error: PerditionError) -> Refused:
+        """What the end of a server's connection means for the login."""
+        detail = str(error)
+        if isinstance(error, PeerGone) and error.unreachable:
+            return Refused(Reason.UNREACHABLE, detail=detail)
+        if isinstance(error, DeadlineExpired) and self._step_name == "connect":
+            return Refused(Reason.UNREACHABLE, detail=detail)
+        refused = back.lost()
+        refused.detail = refused.detail or detail
+        return refused
+
+    async def _secure_server(self, side: Side[Back], server: Server) -> None:
+        context = self.service.outgoing_context
+        assert context is not None
+        self._expect("greeting", self.service.timeouts.greeting)
+        try:
+            side.start_tls(context, server.host, server=False)
+        except PeerGone as error:
+            raise _ServerLost(error) from None
+        await STEP
+
+    async def _delay(self, refused: Refused) -> None:
+        """Let a failed login wait for its answer; nothing else waits with it."""
+        seconds = self.service.timeouts.failure_delay
+        if seconds and not refused.reason.is_temporary:
+            timer = self.service.loop.call_later(seconds, self.step, None)
+            try:
+                await STEP
+            finally:
+                timer.cancel()
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def _hand_over(self, front: Front, accepted: Accepted) -> None:
+        """Tell the client that it is in; what either side sent too early goes to the other."""
+        service, client, server = self.service, self.client, self.server
+        assert server is not None
+        back = server.grammar
+        assert back is not None
+        front.accepted(accepted)
+        client.send(front.take())
+        to_server, to_client = front.unread(), back.unread()
+        client_sock, client_backlog = client.release()
+        server_sock, server_backlog = server.release()
+        service.sweep.watch(self, 0)
+        self.complete = True
+        relay = Relay(
+            service.loop,
+            service.sweep,
+            service.buffer,
+            client_sock,
+            server_sock,
+            finished=self._relayed,
+            idle=service.timeouts.idle,
+        )
+        self.relay = relay
+        self._coro = None
+        self.client = self.server = None  # type: ignore[assignment]
+        relay.up.ended = client.ended
+        service.sweep.watch(relay, relay.due(service.sweep.now))
+        if service.trail_terms.connect_relog:
+            service.sweep.watch(self.trail, service.sweep.now + service.trail_terms.connect_relog)
+        relay.down.start(to_client, client_backlog)
+        if not relay.closed:
+            relay.up.start(to_server, server_backlog)
+
+    def _relayed(self, relay: Relay, why: str) -> None:
+        sweep = self.service.sweep
+        sweep.watch(relay, 0)
+        if self.trail.slot:
+            sweep.watch(self.trail, 0)
+        self.trail.closed(relay.up.count, relay.down.count, why)
+        self.relay = None
+        self.ended(self)
+
+    def abort(self, why: str) -> None:
+        """End the session because the daemon wants it; a client before its login is told."""
+        if self.relay is not None:
+            self.relay.close(why)
+        elif self._coro is not None:
+            front = self.client.grammar
+            if front is not None:
+                front.goodbye(why, unavailable=True)
+                self.client.send(front.take())
+            self._coro.close()
+            self._coro = None
+            self._finish(why)
+
+    def _finish(self, why: str, *, quiet: bool = False) -> None:
+        self._drop_server()
+        self.service.sweep.watch(self, 0)
+        self.client.close(drain=DRAINED)
+        if not quiet:
+            self.trail.closed_without_login(why)
+        self.ended(self)
+
+    def _drop_server(self) -> None:
+        side, self.server = self.server, None
+        if side is not None:
+            if side.grammar is not None and not side.ended:
+                side.send(side.grammar.goodbye())
+            side.close()
+
+    @property
+    def _client_secure(self) -> str:
+        return self._secure_word(self.client, self.service.listen_tls)
+
+    @staticmethod
+    def _secure_word(side: Side[Any], use: TlsUse) -> str:
+        if not side.secure:
+            return "plaintext"
+        return "ssl" if use is TlsUse.SSL else "starttls"
+
+
+class _ServerLost(Exception):
+    """The server's side of the login ended; `error` says how."""
+
+    def __init__(self, error: PerditionError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+async def _coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+def _address(ask: Callable[[], Any]) -> Address | None:
+    """Host and port of one end of a socket, or None where it has none."""
+    try:
+        name = ask()
+    except OSError:
+        return None
+    if not isinstance(name, tuple):
+        return None
+    return plain_host(name[0]), name[1]
+
+
+def _where(error: BaseException) -> str:
+    """The place of a fault, without the values that a message could carry."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+
+
+def _dialogue_log(service: Service, peer: str) -> Callable[[bool, bytes], None]:
+    def say(ours: bool, data: bytes) -> None:
+        service.log.debug(f"{'SELF' if ours else peer}: {data!r}")
+
+    return say

@@ -1,0 +1,267 @@
+"""The bytes after the login: two flows between two sockets, and nothing else.
+
+The relay knows no protocol, no log and no configuration. A chunk costs one read and one write and
+no allocation that outlives it; when a sink is slow, its source is not read (back-pressure). An end
+of one direction is passed on as such (half-close), and the other direction goes on.
+Invariant: what was read from one side is written to the other, once, in order, or the session ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Protocol
+
+_WANT_READ = (BlockingIOError, ssl.SSLWantReadError)
+_RECORD = 16384  # bytes; a shorter read from TLS means that no more is there
+_LINGER = 30  # seconds without traffic that a half-closed session may last
+_QUIET = 2  # seconds without traffic before a TLS server hears that its client has ended
+
+
+class Sweep(Protocol):
+    """Coarse time and deadlines of a worker; reading `now`, whole seconds, costs nothing."""
+
+    now: int
+
+    def watch(self, thing: Relay, second: int) -> None:
+        """Call `thing.due` at `second`."""
+
+
+class Flow:
+    """One direction: reads `source`, writes `sink`."""
+
+    __slots__ = ("backlog", "count", "ended", "fd", "relay", "sink", "source", "stuck", "told")
+
+    def __init__(self, relay: Relay, source: socket.socket, sink: socket.socket) -> None:
+        self.relay = relay
+        self.source = source
+        self.sink = sink
+        self.fd = source.fileno()
+        self.backlog: bytes | memoryview = b""  # read and not yet taken by the sink
+        self.count = 0  # bytes read after the login
+        self.ended = False  # the source sends no more
+        self.stuck = False  # TLS wants to write before it can read on
+        self.told = False  # the sink knows that the source has ended
+
+    def readable(self) -> None:
+        """Move what is there, once round the loop."""
+        relay = self.relay
+        buffer = relay.buffer
+        try:
+            got = self.source.recv_into(buffer)
+            if got == _RECORD and isinstance(self.source, ssl.SSLSocket):
+                got = self._gather(got)
+        except _WANT_READ:
+            return
+        except ssl.SSLWantWriteError:
+            self._wait_to_write()
+            return
+        except OSError:
+            relay.close("")
+            return
+        relay.active = relay.sweep.now
+        if not got:
+            self._source_ended()
+            return
+        self.count += got
+        data = buffer[:got]
+        try:
+            sent = self.sink.send(data)
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            sent = 0
+        except OSError:
+            relay.close("")
+            return
+        if sent != got:
+            self._hold(bytes(data[sent:]))
+
+    def _gather(self, got: int) -> int:
+        """Read further TLS records, so that one write serves many; return the bytes in all."""
+        buffer = self.relay.buffer
+        room = len(buffer) - _RECORD
+        try:
+            while got <= room:
+                more = self.source.recv_into(buffer[got:])
+                got += more
+                if more != _RECORD:
+                    break
+        except (*_WANT_READ, ssl.SSLWantWriteError):
+            pass  # the next readiness tells again
+        return got
+
+    def _hold(self, rest: bytes) -> None:
+        """Keep `rest` until the sink takes it, and read no more meanwhile."""
+        self.backlog = rest
+        loop = self.relay.loop
+        loop.remove_reader(self.fd)
+        loop.add_writer(self.sink.fileno(), self.writable)
+
+    def writable(self) -> None:
+        """The sink takes bytes again; also serves the other flow's TLS that wanted to write."""
+        relay = self.relay
+        if self.backlog:
+            try:
+                sent = self.sink.send(self.backlog)
+            except (*_WANT_READ, ssl.SSLWantWriteError):
+                return
+            except OSError:
+                relay.close("")
+                return
+            relay.active = relay.sweep.now
+            # memoryview: a slow reader must not cost a copy of the rest each time
+            self.backlog = memoryview(self.backlog)[sent:]
+            if self.backlog:
+                return
+            self.backlog = b""
+            if self.ended:
+                self._end_sink()
+            else:
+                relay.loop.add_reader(self.fd, self.readable)
+        relay.loop.remove_writer(self.sink.fileno())
+        other = relay.other(self)
+        if other.stuck:
+            other.stuck = False
+            relay.loop.add_reader(other.fd, other.readable)
+
+    def _wait_to_write(self) -> None:
+        self.stuck = True
+        relay = self.relay
+        relay.loop.remove_reader(self.fd)
+        relay.loop.add_writer(self.fd, relay.other(self).writable)
+
+    def _source_ended(self) -> None:
+        relay = self.relay
+        self.ended = True
+        relay.loop.remove_reader(self.fd)
+        if relay.other(self).ended:
+            relay.close("")
+            return
+        relay.sweep.watch(relay, relay.sweep.now + _QUIET)
+        if not self.backlog:
+            self._end_sink()
+
+    def _end_sink(self) -> None:
+        """Pass the end on. OpenSSL can't send its end without reading, and drops data it reads.
+
+        So a server is told when it has been quiet, by `Relay.due`; it may have long answers under
+        way. A client is told at once: what it sends to a server that has ended is lost anyway,
+        and the session ends with the first byte that OpenSSL drops, so that no gap arises.
+        """
+        if not isinstance(self.sink, ssl.SSLSocket):
+            self._shut()
+        elif self is self.relay.down:
+            self.tell_tls()
+
+    def tell_tls(self) -> None:
+        """Send close_notify to a TLS sink."""
+        assert isinstance(self.sink, ssl.SSLSocket)
+        self.told = True
+        try:
+            self.sink.unwrap()
+        except _WANT_READ:
+            self._shut()
+        except (OSError, ValueError):
+            self.relay.close("")
+        else:
+            self.relay.close("")
+
+    def _shut(self) -> None:
+        self.told = True
+        try:
+            socket.socket.shutdown(self.sink, socket.SHUT_WR)
+        except OSError:
+            self.relay.close("")
+
+    def start(self, early: bytes, waiting: bytes) -> None:
+        """Send `waiting` (already counted elsewhere), then `early`, then what can be read."""
+        self.count = len(early)
+        rest = waiting + early
+        if rest:
+            try:
+                rest = rest[self.sink.send(rest) :]
+            except (*_WANT_READ, ssl.SSLWantWriteError):
+                pass
+            except OSError:
+                rest = b""  # the sink is gone: reading from it tells
+        if rest:
+            self._hold(rest)
+        elif self.ended:
+            self._source_ended()
+        else:
+            self.relay.loop.add_reader(self.fd, self.readable)
+
+
+class Relay:
+    """Both flows of one session, its idle limit and its end.
+
+    `idle` is in seconds, 0 for no limit. `finished` is called once, with the relay and the words
+    for the log, empty for an ordinary end; the byte counts are `up.count` (from the client) and
+    `down.count` (from the server).
+    """
+
+    __slots__ = (
+        "active", "buffer", "closed", "down", "finished", "idle", "loop", "slot", "sweep", "up",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sweep: Sweep,
+        buffer: memoryview,
+        client: socket.socket,
+        server: socket.socket,
+        *,
+        finished: Callable[[Relay, str], None],
+        idle: int = 0,
+    ) -> None:
+        self.loop = loop
+        self.sweep = sweep
+        self.buffer = buffer
+        self.finished = finished
+        self.idle = idle
+        self.active = sweep.now
+        self.slot = 0  # the sweep's
+        self.closed = False
+        self.up = Flow(self, client, server)
+        self.down = Flow(self, server, client)
+
+    def other(self, flow: Flow) -> Flow:
+        """The flow against `flow`."""
+        return self.down if flow is self.up else self.up
+
+    def due(self, now: int) -> int:
+        """Close if idle for too long; return the second at which to ask again, 0 for never."""
+        if self.closed:
+            return 0
+        if not (self.up.ended or self.down.ended):
+            if not self.idle:
+                return 0
+            if self.active + self.idle > now:
+                return self.active + self.idle
+            self.close("Timeout piping data.")
+            return 0
+        quiet = now - self.active
+        if self.up.ended and not self.up.told and not self.up.backlog and quiet >= _QUIET:
+            self.up.tell_tls()
+        if not self.closed and quiet >= min(self.idle or _LINGER, _LINGER):
+            self.close("")
+        return 0 if self.closed else now + _QUIET
+
+    def close(self, why: str) -> None:
+        """End both directions at once; may be called twice."""
+        if self.closed:
+            return
+        self.closed = True
+        for flow in (self.up, self.down):
+            self.loop.remove_reader(flow.fd)
+            self.loop.remove_writer(flow.fd)
+        for flow in (self.up, self.down):
+            if isinstance(flow.source, ssl.SSLSocket):
+                try:
+                    flow.source.unwrap()
+                except (OSError, ValueError):
+                    pass  # gone already, or does not answer
+            flow.source.close()
+        self.finished(self, why)

@@ -1,0 +1,75 @@
+"""What all sessions of a worker share: made once a worker from the configuration, then only read.
+
+It is the one thing that a session gets; so what a session may know of the world is listed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from perdition.log import Log
+from perdition.protocols import TlsUse
+from perdition.session.dial import Resolver, Rotation
+from perdition.session.trail import TrailTerms
+from perdition.username import NameRules
+from perdition.wire.base import Back, BackTerms, Front, FrontTerms
+
+
+class Due(Protocol):
+    """Something with a deadline."""
+
+    slot: int  # the sweep's; 0 when nothing is awaited
+
+    def due(self, now: int) -> int:
+        """Act if the time has come; return the second at which to ask again, 0 for never."""
+
+
+class Deadlines(Protocol):
+    """The sweep as a session sees it."""
+
+    now: int  # coarse time, whole seconds
+
+    def watch(self, thing: Due, second: int) -> None:
+        """Ask `thing.due` at `second`; 0 forgets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds; 0 is no limit where the option says so."""
+
+    authenticate: int
+    connect: int
+    greeting: int
+    login: int
+    idle: int
+    failure_delay: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """See the fields; `front_terms` gives the terms for the host name that the greeting shows."""
+
+    loop: asyncio.AbstractEventLoop
+    log: Log
+    sweep: Deadlines
+    buffer: memoryview
+    front: type[Front]
+    back: type[Back]
+    front_terms: Callable[[str], FrontTerms]
+    back_terms: BackTerms
+    trail_terms: TrailTerms
+    listen_tls: TlsUse
+    listen_context: ssl.SSLContext | None
+    outgoing_context: ssl.SSLContext | None
+    greeting_host: Callable[[str], str | None]  # address reached -> name, None: not known yet
+    ask_greeting_host: Callable[[str], Awaitable[None]]  # makes it known
+    names: NameRules
+    servers: Rotation
+    resolver: Resolver
+    timeouts: Timeouts
+    keepalive: bool
+    log_dialogue: bool

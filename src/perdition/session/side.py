@@ -1,0 +1,262 @@
+"""One peer's end: a non-blocking socket, TLS when asked for, and the grammar that reads it.
+
+A side sits directly on the loop's readiness callbacks; there is no transport, task or future.
+It reads into its grammar, sends what the grammar answers, and passes events to `on_event` and
+ends to `on_lost`. It knows no protocol and takes no decision.
+Invariant: bytes leave in the order in which they were given, and none is lost at `hand_over`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+from perdition.errors import PeerGone, PerditionError, WireError
+
+READ_SIZE = 16384  # a whole TLS record, so that nothing stays behind in OpenSSL's buffer
+_WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Grammar(Protocol):
+    """What a side needs of a `Front` or a `Back`."""
+
+    def receive(self, data: bytes) -> Any:
+        """Take bytes, return an event or None."""
+
+    def take(self) -> bytes:
+        """Return what is to be sent."""
+
+
+G = TypeVar("G", bound=Grammar)
+
+
+class Side(Generic[G]):
+    """A peer before the relay; `sock` is the plain or the TLS socket."""
+
+    __slots__ = (
+        "_handshaking", "backlog", "ended", "fd", "grammar", "log_dialogue", "loop", "on_event",
+        "on_lost", "reading", "sock",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        on_event: Callable[[Any], None],
+        on_lost: Callable[[PerditionError], None],
+    ) -> None:
+        self.loop = loop
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.on_event = on_event
+        self.on_lost = on_lost
+        self.grammar: G | None = None
+        self.backlog = b""  # what the socket did not take yet
+        self.ended = False  # the peer has said that it sends no more
+        self.reading = False
+        self.log_dialogue: Callable[[bool, bytes], None] | None = None
+        self._handshaking = False
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is up."""
+        return isinstance(self.sock, ssl.SSLSocket)
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Read when there is something to read."""
+        if not self.reading and not self.ended:
+            self.reading = True
+            self.loop.add_reader(self.fd, self._readable)
+
+    def pause(self) -> None:
+        """Leave what comes in the kernel's buffers."""
+        if self.reading:
+            self.reading = False
+            self.loop.remove_reader(self.fd)
+
+    def _readable(self) -> None:
+        try:
+            data = self.sock.recv(READ_SIZE)
+        except _WANTS:
+            return
+        except OSError as error:
+            self._lose(gone(error))
+            return
+        if data:
+            self._feed(data)
+        else:
+            self.pause()
+            self.ended = True
+            self.on_lost(PeerGone("closed"))
+
+    def _feed(self, data: bytes) -> None:
+        grammar = self.grammar
+        assert grammar is not None
+        if self.log_dialogue is not None:
+            self.log_dialogue(False, data)
+        try:
+            event = grammar.receive(data)
+        except WireError as error:
+            self._lose(error)
+            return
+        self.send(grammar.take())
+        if event is not None:
+            self.on_event(event)
+        elif getattr(grammar, "full", False):
+            self.pause()
+
+    def _lose(self, error: PerditionError) -> None:
+        self.close()
+        self.on_lost(error)
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Send `data` after what waits already; it may be empty. A lost peer shows on reading."""
+        if not data or self.fd < 0:
+            return
+        if self.log_dialogue is not None:
+            self.log_dialogue(True, data)
+        if self.backlog:
+            self.backlog += data
+            return
+        self.backlog = data
+        self._flush()
+
+    def _flush(self) -> None:
+        waited = self.backlog
+        try:
+            sent = self.sock.send(waited)
+        except _WANTS:
+            sent = 0
+        except OSError:
+            sent = len(waited)  # the peer is gone: reading tells, with the kernel's reason
+        self.backlog = waited[sent:]
+        if self.backlog:
+            self.loop.add_writer(self.fd, self._writable)
+
+    def _writable(self) -> None:
+        self.loop.remove_writer(self.fd)
+        self._flush()
+
+    def when_connected(self) -> None:
+        """Tell by `on_event(None)` when the connection is there, by `on_lost` why it is not."""
+        self.loop.add_writer(self.fd, self._connected)
+
+    def _connected(self) -> None:
+        self.loop.remove_writer(self.fd)
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._lose(gone(OSError(code, os.strerror(code))))
+        else:
+            self.on_event(None)
+
+    # -- TLS --------------------------------------------------------------------------------
+
+    def start_tls(self, context: ssl.SSLContext, server_name: str | None, *, server: bool) -> None:
+        """Start the handshake; `on_event(None)` tells of its end, `on_lost` of its failure."""
+        self.pause()
+        if self.backlog:
+            self.loop.remove_writer(self.fd)
+            early = bytes(self.backlog)
+            self.backlog = b""
+            if self.sock.send(early) < len(early):
+                raise PeerGone("does not read what comes ahead of TLS")
+        self.sock = context.wrap_socket(
+            self.sock,
+            server_side=server,
+            do_handshake_on_connect=False,
+            server_hostname=server_name,
+        )
+        self._handshaking = True
+        if server:
+            self.loop.add_reader(self.fd, self._shake)
+            self.reading = True
+        else:
+            self._shake()
+
+    def _shake(self) -> None:
+        assert isinstance(self.sock, ssl.SSLSocket)
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self.loop.remove_writer(self.fd)
+            if not self.reading:
+                self.reading = True
+                self.loop.add_reader(self.fd, self._shake)
+            return
+        except ssl.SSLWantWriteError:
+            self.loop.add_writer(self.fd, self._shake)
+            return
+        except (OSError, ValueError) as error:
+            self._lose(gone(error))
+            return
+        self._handshaking = False
+        self.loop.remove_writer(self.fd)
+        self.loop.add_reader(self.fd, self._readable)
+        self.reading = True
+        self.on_event(None)
+
+    # -- the end ----------------------------------------------------------------------------
+
+    def release(self) -> tuple[socket.socket, bytes]:
+        """Let go of socket and backlog, for the relay; the side is done."""
+        self.loop.remove_reader(self.fd)
+        if self.backlog:
+            self.loop.remove_writer(self.fd)
+        return self.sock, self.backlog
+
+    def close(self, drain: int = 0) -> None:
+        """Close the socket at once, politely where TLS is up; may be called twice.
+
+        Up to `drain` bytes that lie unread are thrown away first: with them the kernel would
+        answer the peer with a reset, which may overtake our last word.
+        """
+        if self.fd < 0:
+            return
+        self.loop.remove_reader(self.fd)
+        self.loop.remove_writer(self.fd)
+        self.fd = -1
+        if isinstance(self.sock, ssl.SSLSocket) and not self._handshaking:
+            try:
+                self.sock.unwrap()
+            except (OSError, ValueError):
+                pass  # the peer need not answer a close_notify
+        if drain and not self.ended:
+            try:
+                socket.socket.shutdown(self.sock, socket.SHUT_WR)
+                socket.socket.recv(self.sock, drain)
+            except (OSError, ValueError):
+                pass  # nothing there
+        self.sock.close()
+        self.grammar = None
+
+
+# What connect(2) says of a server that is not there.
+_UNREACHABLE = frozenset(
+    (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT, errno.EHOSTDOWN,
+     errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL)
+)  # fmt: skip
+
+
+def gone(error: Exception) -> PeerGone:
+    """Return what the failure of a socket means."""
+    return PeerGone(reason_of(error), unreachable=getattr(error, "errno", 0) in _UNREACHABLE)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a socket failed, in words for the log."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return str(error.reason or error.args[-1]).replace("_", " ").lower()
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error)

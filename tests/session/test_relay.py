@@ -1,0 +1,271 @@
+"""The relay moves random chunks both ways over every pair of TCP and TLS, byte for byte."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import select
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+import trustme
+import uvloop
+
+from perdition.session.relay import Relay
+
+TLS_PAIRS = list(product((False, True), repeat=2))
+LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(scope="module")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's and a client's context that trust each other."""
+    authority = trustme.CA()
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(ours)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(theirs)
+    return ours, theirs
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a TCP connection over loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        near = socket.create_connection(listening.getsockname())
+        far, _ = listening.accept()
+    return near, far
+
+
+def pair(
+    tls: bool, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> tuple[socket.socket, socket.socket]:
+    """A peer's blocking socket and the relay's non-blocking one, with TLS up if asked for."""
+    peer, ours = tcp_pair()
+    if tls:
+        done: list[socket.socket] = []
+        thread = threading.Thread(
+            target=lambda: done.append(contexts[1].wrap_socket(peer, server_hostname="localhost"))
+        )
+        thread.start()
+        ours = contexts[0].wrap_socket(ours, server_side=True)
+        thread.join()
+        peer = done[0]
+    ours.setblocking(False)
+    peer.settimeout(15)
+    return peer, ours
+
+
+class Seconds:
+    """Time that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.watched: list[int] = []
+
+    def watch(self, thing: object, second: int) -> None:
+        self.watched.append(second)
+
+
+class Running:
+    """A relay on a loop of its own in a thread, as a worker would run it."""
+
+    def __init__(self, client: socket.socket, server: socket.socket, kind: str = "uvloop") -> None:
+        self.loop = LOOPS[kind]()
+        self.seconds = Seconds()
+        self.words: list[str] = []
+        self.relay = Relay(
+            self.loop, self.seconds, memoryview(bytearray(131072)), client, server,
+            finished=self._finished, idle=5,
+        )  # fmt: skip
+        self.thread = threading.Thread(target=self._run)
+
+    def _finished(self, relay: Relay, why: str) -> None:
+        self.words.append(why)
+        self.loop.stop()
+
+    def start(self, to_server: bytes = b"", to_client: bytes = b"") -> None:
+        self.loop.call_soon(self.relay.down.start, to_client, b"")
+        self.loop.call_soon(self.relay.up.start, to_server, b"")
+        self.thread.start()
+
+    def _run(self) -> None:
+        self.loop.run_forever()
+        self.loop.close()
+
+    def join(self) -> None:
+        self.thread.join(15)
+        assert not self.thread.is_alive()
+
+
+def converse(sock: socket.socket, seed: int, send: int, receive: int, slow: bool) -> str:
+    """Send `send` random bytes while reading `receive`, both in random pieces; the two digests.
+
+    One thread does both, since an SSLSocket is not made for two.
+    """
+    rng = random.Random(seed)
+    pauses = threading.Event()
+    sent, got = hashlib.sha256(), hashlib.sha256()
+    sock.setblocking(False)
+    chunk = b""
+    while send or chunk or receive:
+        moved = False
+        if not chunk and send:
+            chunk = rng.randbytes(min(send, rng.choice((1, 7, 900, 16384, 16385, 70000))))
+            sent.update(chunk)
+            send -= len(chunk)
+        if chunk:
+            try:
+                chunk = chunk[sock.send(chunk) :]
+                moved = True
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                pass
+        if receive:
+            try:
+                data = sock.recv(min(receive, rng.choice((100, 3000, 65536))))
+                assert data, f"{receive} bytes missing"
+                got.update(data)
+                receive -= len(data)
+                moved = True
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                pass
+        if not moved:
+            select.select([sock], [sock] if chunk else [], [], 1)
+        elif slow and rng.random() < 0.05:
+            pauses.wait(0.002)
+    return f"{sent.hexdigest()} {got.hexdigest()}"
+
+
+def drink(sock: socket.socket, size: int) -> bytes:
+    """Read just `size` bytes."""
+    data = b""
+    while len(data) < size:
+        data += sock.recv(size - len(data))
+    return data
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+@pytest.mark.parametrize(("client_tls", "server_tls"), TLS_PAIRS)
+def test_random_chunks_both_ways(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext], client_tls: bool, server_tls: bool, kind: str
+) -> None:
+    client, front = pair(client_tls, contexts)
+    server, back = pair(server_tls, contexts)
+    running = Running(front, back, kind)
+    running.start(b"early to server", b"early to client")
+    assert drink(server, 15) == b"early to server"
+    assert drink(client, 15) == b"early to client"
+    up, down = 3_000_000, 4_000_000
+    digests: dict[str, str] = {}
+    jobs = [
+        threading.Thread(target=lambda: digests.update(client=converse(client, 1, up, down, True))),
+        threading.Thread(
+            target=lambda: digests.update(server=converse(server, 2, down, up, False))
+        ),
+    ]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(18)
+    assert digests["client"].split() == digests["server"].split()[::-1]
+    client.close()
+    running.loop.call_soon_threadsafe(running.relay.due, 2)
+    server.close()
+    running.join()
+    assert (running.relay.up.count, running.relay.down.count) == (up + 15, down + 15)
+    assert running.words == [""]
+
+
+@pytest.fixture
+def plain(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> Iterator[tuple[socket.socket, socket.socket, Running]]:
+    """A client, a server and the relay between them, all plain."""
+    client, front = pair(False, contexts)
+    server, back = pair(False, contexts)
+    running = Running(front, back)
+    yield client, server, running
+    client.close()
+    server.close()
+    running.join()
+
+
+def test_half_close_lets_the_answer_through(
+    plain: tuple[socket.socket, socket.socket, Running],
+) -> None:
+    client, server, running = plain
+    running.start()
+    client.sendall(b"a LOGOUT\r\n")
+    client.shutdown(socket.SHUT_WR)
+    assert server.makefile("rb").read() == b"a LOGOUT\r\n"
+    server.sendall(b"x" * 500_000)
+    server.close()
+    assert len(client.makefile("rb").read()) == 500_000
+
+
+def test_a_slow_reader_costs_no_memory(
+    plain: tuple[socket.socket, socket.socket, Running],
+) -> None:
+    client, server, running = plain
+    running.start()
+    server.settimeout(0.5)
+    sent = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            sent += server.send(b"y" * 65536)
+    assert len(running.relay.down.backlog) <= 131072
+    server.settimeout(15)
+    server.shutdown(socket.SHUT_WR)
+    assert len(client.makefile("rb").read()) == sent
+
+
+def test_a_tls_half_close_keeps_what_the_client_still_sends(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    client, front = pair(True, contexts)
+    server, back = pair(False, contexts)
+    running = Running(front, back)
+    running.start()
+    server.sendall(b"bye")
+    server.shutdown(socket.SHUT_WR)
+    assert client.recv(10) == b"bye"
+    for _ in range(50):
+        client.sendall(b"z" * 1000)
+    assert drink(server, 50_000) == b"z" * 50_000
+    client.close()
+    server.close()
+    running.join()
+
+
+def test_idle_ends_it_and_traffic_defers_it() -> None:
+    loop = asyncio.new_event_loop()
+    seconds = Seconds()
+    client, front = tcp_pair()
+    server, back = tcp_pair()
+    front.setblocking(False)
+    back.setblocking(False)
+    words: list[str] = []
+    relay = Relay(
+        loop, seconds, memoryview(bytearray(131072)), front, back,
+        finished=lambda _, why: words.append(why), idle=10,
+    )  # fmt: skip
+    relay.up.start(b"", b"")
+    relay.down.start(b"", b"")
+    assert relay.due(9) == 10
+    seconds.now = 9
+    server.sendall(b"!")
+    client.setblocking(True)
+    loop.call_later(0.2, loop.stop)
+    loop.run_forever()
+    assert client.recv(1) == b"!"
+    assert relay.due(10) == 19
+    assert relay.due(19) == 0
+    assert words == ["Timeout piping data."]
+    assert client.recv(1) == b""
+    client.close()
+    server.close()
+    loop.close()
