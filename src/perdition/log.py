@@ -47,6 +47,9 @@ class Target(Protocol):
     def fileno(self) -> int:
         """The descriptor, to be handed to another process."""
 
+    def close(self) -> None:
+        """Let go of it."""
+
 
 class SyslogTarget:
     """A syslog socket (datagrams, RFC 3164 as the C library sends them)."""
@@ -66,9 +69,7 @@ class SyslogTarget:
         except BlockingIOError:
             raise
         except OSError as error:
-            if self.socket is not None:
-                self.socket.close()
-                self.socket = None
+            self.close()
             if error.errno == errno.EMSGSIZE:
                 return
             raise BlockingIOError from error
@@ -84,6 +85,11 @@ class SyslogTarget:
 
     def fileno(self) -> int:
         return -1 if self.socket is None else self.socket.fileno()
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
 
 
 class DescriptorTarget:
@@ -116,6 +122,11 @@ class DescriptorTarget:
 
     def fileno(self) -> int:
         return self.fd
+
+    def close(self) -> None:
+        os.close(self.fd)
+        if self.socket is not None:
+            self.socket.close()
 
 
 def _nonblocking_copy(fd: int) -> int:
@@ -240,7 +251,10 @@ class Log:
         }
         if fields:
             record.update(fields)
-        return json.dumps(record, ensure_ascii=True).encode("ascii")
+        line = json.dumps(record, ensure_ascii=True)
+        if isinstance(self.target, SyslogTarget):
+            return self._plain("") + line.encode("ascii")  # syslog wants its own header
+        return line.encode("ascii")
 
 
 def stderr_line(text: str) -> None:

@@ -287,6 +287,7 @@ class Master:
                 self._order(child, f"drain {config.reload_timeout}")
                 self._pass_log(child)
         before.listeners.close_all_but(new.listeners)
+        old_log.target.close()
         self.config = config
         log.info("Reloaded configuration, certificates and log")
         for warning in warnings(config):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
-import os
 import signal
 import socket
 from collections.abc import Callable
@@ -165,10 +164,8 @@ class Worker:
             self._drain(0)
 
     def _new_log(self, fds: list[int]) -> None:
-        old = self.log.target
+        self.log.target.close()
         self.log.target = DescriptorTarget(fds[0])
-        if isinstance(old, DescriptorTarget):
-            os.close(old.fd)
 
     def _drain(self, seconds: int) -> None:
         """Accept no more; end when the last session has, or after `seconds` (0: no bound)."""
