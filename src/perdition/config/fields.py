@@ -7,7 +7,7 @@ and the dump need to know of an option stands in its `Option`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields
 from typing import Any, NamedTuple, TypeVar
 
 from perdition.config.readers import switch
@@ -15,8 +15,7 @@ from perdition.config.readers import switch
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One option as its field declares it."""
 
     default: Any
@@ -67,5 +66,5 @@ def flag(help: str, **marks: Any) -> bool:
 def options_of(table: Any) -> tuple[Option, ...]:
     """The options that a dataclass declares, without those that it inherits, by name."""
     own = [each for each in fields(table) if each.name in table.__annotations__]
-    options = [replace(each.metadata["option"], name=each.name) for each in own if each.metadata]
+    options = [each.metadata["option"]._replace(name=each.name) for each in own if each.metadata]
     return tuple(sorted(options, key=lambda option: option.name))

@@ -11,7 +11,7 @@ _DAY = 86_400
 _MEGABYTE = 1_048_576
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False, eq=False)
 class LimitOptions:
     """Limits and times"""
 

@@ -14,7 +14,7 @@ _VERSIONS = "sslv3, tlsv1, tlsv1.1, tlsv1.2 or tlsv1.3"
 _MODES = ", ".join(f"{row.name}: {show(row.ssl_mode)}" for row in PROTOCOLS.values())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False, repr=False, eq=False)
 class TlsOptions(LimitOptions):
     """TLS options"""
 

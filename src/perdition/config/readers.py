@@ -16,25 +16,10 @@ from perdition.username import STATE_WORDS, AddDomain, State
 
 # syslog(3) facility -> code. ``security`` is the old name of ``auth``.
 FACILITIES: dict[str, int] = {
-    name: code
-    for code, name in enumerate(
-        [
-            "kern",
-            "user",
-            "mail",
-            "daemon",
-            "auth",
-            "syslog",
-            "lpr",
-            "news",
-            "uucp",
-            "cron",
-            "authpriv",
-            "ftp",
-        ]
-    )
-}
-FACILITIES |= {"security": FACILITIES["auth"]} | {f"local{n}": 16 + n for n in range(8)}
+    "kern": 0, "user": 1, "mail": 2, "daemon": 3, "auth": 4, "security": 4, "syslog": 5, "lpr": 6,
+    "news": 7, "uucp": 8, "cron": 9, "authpriv": 10, "ftp": 11, "local0": 16, "local1": 17,
+    "local2": 18, "local3": 19, "local4": 20, "local5": 21, "local6": 22, "local7": 23,
+}  # fmt: skip
 TLS_VERSIONS = ("sslv3", "tlsv1", "tlsv1.1", "tlsv1.2", "tlsv1.3")  # oldest first
 MOST = 2_147_483_647
 _SWITCH = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
