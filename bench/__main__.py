@@ -1,0 +1,180 @@
+"""Runs the bench: all peers put up, the jobs round by round in turn, the table, the JSON.
+
+Whatever it has started is ended when it ends, in whichever way.
+"""
+
+import argparse
+import dataclasses
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from bench import report
+from bench.measure import FULL, JOBS, QUICK, Job, Site, Sizes
+from bench.peers import PEERS
+from bench.peers.base import Peer, Running
+from bench.programs import Backend, BenchError, build
+from bench.report import Results
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def _arguments() -> argparse.Namespace:
+    names = ",".join(peer.name for peer in PEERS)
+    jobs = ", ".join(job.name for job in JOBS)
+    parser = argparse.ArgumentParser(prog="bench", description="Measure ours and its peers.")
+    parser.add_argument("--quick", action="store_true", help="smaller loads, three rounds")
+    parser.add_argument("--only", metavar="NAME", help=f"jobs whose name holds NAME: {jobs}")
+    parser.add_argument("--peers", default=names, metavar="NAMES", help=f"of {names}")
+    parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds")
+    parser.add_argument("--results", type=Path, default=_RESULTS, help="folder for the JSON")
+    return parser.parse_args()
+
+
+def _chosen(arguments: argparse.Namespace) -> tuple[list[Peer], list[Job], Sizes]:
+    wanted = arguments.peers.split(",")
+    unknown = set(wanted) - {peer.name for peer in PEERS}
+    if unknown:
+        raise BenchError(f"no such peer: {', '.join(sorted(unknown))}")
+    jobs = [job for job in JOBS if not arguments.only or arguments.only in job.name]
+    if not jobs:
+        raise BenchError(f"no such job: {arguments.only}")
+    sizes = QUICK if arguments.quick else FULL
+    if arguments.rounds is not None:
+        if arguments.rounds < 1:
+            raise BenchError("--rounds: at least one")
+        sizes = dataclasses.replace(
+            sizes, rounds=arguments.rounds, idle_rounds=min(arguments.rounds, sizes.idle_rounds)
+        )
+    return [peer for peer in PEERS if peer.name in wanted], jobs, sizes
+
+
+def _key_pair(folder: Path) -> tuple[Path, Path]:
+    """Makes a self-signed P-256 certificate."""
+    if not shutil.which("openssl"):
+        raise BenchError("no openssl (Debian: openssl)")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(
+        ["openssl", "req", "-x509", *curve, *files, "-days", "2", "-subj", "/CN=localhost"],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+class Bench:
+    """One run: the peers that stand, and the turns that they take."""
+
+    def __init__(self, site: Site, peers: list[Peer], jobs: list[Job], stack: ExitStack) -> None:
+        self.results = Results([peer.name for peer in peers])
+        self._site, self._peers, self._jobs, self._stack = site, peers, jobs, stack
+        self._standing: dict[tuple[str, bool], Running] = {}
+
+    def put_up(self) -> None:
+        """Starts every peer; one that can't is left out, with the reason."""
+        for peer in list(self._peers):
+            missing = peer.missing()
+            if missing:
+                self._leave_out(peer, missing)
+                continue
+            try:
+                for tls in sorted({job.tls for job in self._jobs}):
+                    running = self._site.start(peer, tls)
+                    self._stack.callback(running.stop)
+                    self._standing[peer.name, tls] = running
+            except (BenchError, OSError) as error:
+                self._leave_out(peer, f"could not start: {error}")
+
+    def _leave_out(self, peer: Peer, why: str) -> None:
+        self.results.absent[peer.name] = why
+        self._peers.remove(peer)
+
+    def play(self) -> None:
+        """Runs all rounds."""
+        sizes = self._site.sizes
+        for turn in range(sizes.rounds):
+            for job in self._jobs:
+                if job.fresh and turn >= sizes.idle_rounds:
+                    continue
+                for peer in self._peers:
+                    _progress(f"round {turn + 1}/{sizes.rounds}: {job.name}, {peer.name}")
+                    self._run(turn, job, peer)
+
+    def _run(self, turn: int, job: Job, peer: Peer) -> None:
+        try:
+            if job.fresh:
+                with ExitStack() as stack:
+                    running = self._site.start(peer, job.tls)
+                    stack.callback(running.stop)
+                    samples = job.run(self._site, running)
+            else:
+                samples = job.run(self._site, self._standing[peer.name, job.tls])
+        except BenchError as error:
+            self.results.failures[f"{job.name}, {peer.name}"] = str(error)
+            return
+        for row, sample in samples.items():
+            self.results.add(row, peer.name, turn, sample)
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{text:60}\r", end="", file=sys.stderr, flush=True)
+
+
+def _show(bench: Bench, seconds: float, sizes: Sizes, folder: Path) -> None:
+    results = bench.results
+    _progress("")
+    for text in (report.costs(results), report.clients(results), report.notes(results)):
+        if text:
+            print(text + "\n")
+    conditions = {"sizes": dataclasses.asdict(sizes), "seconds": round(seconds, 1)}
+    path = report.save(results, conditions, folder)
+    print(f"{sizes.rounds} rounds in {seconds:.0f} s; every round: {path}")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    peers, jobs, sizes = _chosen(arguments)
+    build()
+    began = time.monotonic()
+    code = 0
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
+        certificate, key = _key_pair(folder)
+        backend = stack.enter_context(Backend())
+        bench = Bench(Site(folder, backend.port, certificate, key, sizes), peers, jobs, stack)
+        try:
+            bench.put_up()
+            bench.play()
+        except KeyboardInterrupt:
+            code = 130
+        _show(bench, time.monotonic() - began, sizes, arguments.results)
+    return code or int(bool(bench.results.failures))
+
+
+def main() -> int:
+    """Runs what the command line asks for; 0, 1 when a measure failed, 2 when it can't run."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        return _run(_arguments())
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+
+
+sys.exit(main())

@@ -1,0 +1,54 @@
+"""Perdition 3, as installed in the virtual environment, with its default features on."""
+
+import getpass
+import grp
+import os
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from bench.peers.base import CAPABILITY, Peer, Setting
+
+_BIN = Path(sys.executable).parent
+
+_CONFIGURATION = """no_daemon
+no_lookup
+workers 1
+bind_address 127.0.0.1
+listen_port {port}
+outgoing_server 127.0.0.1
+outgoing_port {backend_port}
+imap_capability "{capability}"
+pid_file ""
+log_facility {log}
+username {user}
+group {group}
+{tls}
+"""
+
+_TLS = """ssl_mode ssl_listen
+ssl_cert_file {certificate}
+ssl_key_file {key}"""
+
+
+class Ours(Peer):
+    """The proxy of this repository."""
+
+    name = "ours"
+    needs: ClassVar = {str(_BIN / "perdition.imap4"): "make run installs it"}
+
+    def command(self, setting: Setting) -> list[str]:
+        tls = _TLS.format(certificate=setting.certificate, key=setting.key)
+        path = setting.folder / "perdition.conf"
+        text = _CONFIGURATION.format(
+            port=setting.port,
+            backend_port=setting.backend_port,
+            capability=CAPABILITY,
+            log=setting.folder / "log",
+            user=getpass.getuser(),
+            group=grp.getgrgid(os.getgid()).gr_name,
+            tls=tls if setting.tls else "ssl_mode none",
+        )
+        path.write_text(text)
+        name = "perdition.imap4s" if setting.tls else "perdition.imap4"
+        return [str(_BIN / name), "-f", str(path)]

@@ -1,0 +1,160 @@
+"""The two C programs: built with the system compiler, pinned to a processor, spoken to in lines."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+HERE = Path(__file__).parent
+BIN = HERE / "bin"
+_SOURCES = {"load": ("load.c", "client.c"), "backend": ("backend.c",)}
+_HEADERS = ("client.h",)
+_LIBRARIES = ("-lssl", "-lcrypto")
+
+
+class BenchError(Exception):
+    """Something is missing or went wrong; the text is for the person who runs the bench."""
+
+
+def build() -> None:
+    """Compiles what is older than its source."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        raise BenchError("no C compiler (Debian: gcc libc6-dev libssl-dev)")
+    BIN.mkdir(exist_ok=True)
+    for name, files in _SOURCES.items():
+        target = BIN / name
+        sources = [str(HERE / file) for file in files]
+        newest = max((HERE / file).stat().st_mtime for file in (*files, *_HEADERS))
+        if target.exists() and target.stat().st_mtime >= newest:
+            continue
+        command = [compiler, "-O2", "-Wall", "-Wextra", "-o", str(target), *sources, *_LIBRARIES]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BenchError(f"{name} does not compile (Debian: libssl-dev?):\n{done.stderr}")
+
+
+def pinned(command: Sequence[str], processor: int) -> list[str]:
+    """Ties a command to one of the processors, when there is more than one."""
+    available = sorted(os.sched_getaffinity(0))
+    if len(available) < 2 or not shutil.which("taskset"):
+        return list(command)
+    return ["taskset", "-c", str(available[processor % len(available)]), *command]
+
+
+class Program:
+    """One of the C programs, running inside a `with`."""
+
+    def __init__(self, *command: str) -> None:
+        self._command = pinned([str(BIN / command[0]), *command[1:]], 1)
+
+    def begin(self) -> None:
+        """Reads what the program says first."""
+
+    def read(self) -> str:
+        """Waits for the program's next line."""
+        line = self._stdout.readline()
+        if not line:
+            raise BenchError(f"{self._command!r} ended early")
+        return line
+
+    def go(self) -> None:
+        """Tells the program to go on."""
+        self._stdin.write("\n")
+        self._stdin.flush()
+
+    def __enter__(self) -> Self:
+        process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
+        try:
+            self.begin()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._stdout.close()
+        try:
+            self._stdin.close()
+        except BrokenPipeError:
+            pass
+
+
+class Backend(Program):
+    """The do-nothing IMAP server."""
+
+    def __init__(self) -> None:
+        super().__init__("backend")
+        self.port = 0
+
+    def begin(self) -> None:
+        self.port = int(self.read().split()[1])
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the load client saw: seconds and bytes of the work, µs a login or command."""
+
+    count: int
+    seconds: float
+    p50_us: int
+    p99_us: int
+    moved: int
+    resumed: int
+    alive: int
+
+
+class Load(Program):
+    """The load client: entered, it is ready; then `work` once."""
+
+    def __init__(self, mode: str, port: int, **options: object) -> None:
+        given = [f"--{name}={value}" for name, value in options.items()]
+        super().__init__("load", mode, f"--port={port}", *given)
+
+    def begin(self) -> None:
+        self._event()
+
+    def _event(self) -> dict[str, Any]:
+        event: dict[str, Any] = json.loads(self.read())
+        if event["errors"] or event["timed_out"]:
+            late = "out of time, " if event["timed_out"] else ""
+            raise BenchError(f"load: {late}{event['errors']} errors, first: {event['error']}")
+        return event
+
+    def work(self) -> Figures:
+        """Runs the load to its end."""
+        self.go()
+        done = self._event()
+        return Figures(
+            count=done["count"],
+            seconds=done["seconds"],
+            p50_us=done["p50_us"],
+            p99_us=done["p99_us"],
+            moved=done["received"] + done["sent"],
+            resumed=done["resumed"],
+            alive=done["alive"],
+        )

@@ -1,0 +1,172 @@
+"""What a run has shown: samples by row, peer and round; as a table and as JSON."""
+
+import datetime
+import json
+import os
+import platform
+import statistics
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench import proc
+from bench.rows import ROWS, Row, Sample, Target
+
+YARDSTICK = "nginx"
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How two peers compare, round by round: the median, and the least and the most of all."""
+
+    median: float
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.least:.2f}–{self.most:.2f})"
+
+
+@dataclass
+class Results:
+    """Everything that was measured, and why something was not."""
+
+    peers: list[str]
+    samples: dict[tuple[str, str], dict[int, Sample]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: str, peer: str, turn: int, sample: Sample) -> None:
+        """Keeps the sample of one round."""
+        self.samples.setdefault((row, peer), {})[turn] = sample
+
+    def median(self, row: str, peer: str) -> float | None:
+        """Gives the peer's median cost."""
+        rounds = self.samples.get((row, peer))
+        return statistics.median(s.cost for s in rounds.values()) if rounds else None
+
+    def ratio(self, row: str, peer: str, to: str) -> Ratio | None:
+        """Compares the rounds that both have."""
+        one, other = self.samples.get((row, peer), {}), self.samples.get((row, to), {})
+        each = [one[turn].cost / other[turn].cost for turn in one if turn in other]
+        return Ratio(statistics.median(each), min(each), max(each)) if each else None
+
+    def verdict(self, row: str, target: Target) -> str:
+        """Says met or missed, or nothing when it can't be known."""
+        if target.peer:
+            ratio = self.ratio(row, OURS, target.peer)
+            value = ratio.median if ratio else None
+        else:
+            value = self.median(row, OURS)
+        if value is None:
+            return "–"
+        return "met" if value <= target.limit else "MISSED"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _cell(results: Results, row: Row, peer: str) -> str:
+    value = results.median(row.key, peer)
+    if value is None:
+        return "–"
+    plain = row.is_ratio or peer in (YARDSTICK, OURS)
+    ratio = None if plain else results.ratio(row.key, peer, YARDSTICK)
+    return _number(value) + (f" ({_number(ratio.median)}×)" if ratio else "")
+
+
+def _columns(lines: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = []
+    for line in lines:
+        cells = [line[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        text.append("  ".join(cells).rstrip())
+    text.insert(1, "─" * (sum(widths) + 2 * len(widths) - 2))
+    return "\n".join(text)
+
+
+def _measured(results: Results) -> list[Row]:
+    return [
+        row for row in ROWS if any((row.key, peer) in results.samples for peer in results.peers)
+    ]
+
+
+def costs(results: Results) -> str:
+    """Draws the main table: medians, our ratio to the yardstick, target and verdict."""
+    peers = results.peers
+    versus = f"{OURS}/{YARDSTICK} (noise)"
+    lines = [["measure", "unit", *peers, versus, "target", "verdict"]]
+    for row in _measured(results):
+        ratio = None if row.is_ratio else results.ratio(row.key, OURS, YARDSTICK)
+        line = [row.title, row.unit, *(_cell(results, row, peer) for peer in peers)]
+        line.append(str(ratio) if ratio else "–")
+        line.append(", ".join(map(str, row.targets)))
+        line.append(", ".join(results.verdict(row.key, target) for target in row.targets))
+        lines.append(line)
+    return _columns(lines)
+
+
+def clients(results: Results) -> str:
+    """Draws the table beside it: what the clients saw."""
+    lines = [["seen by the clients", *results.peers]]
+    for row in _measured(results):
+        cells = []
+        for peer in results.peers:
+            rounds = results.samples.get((row.key, peer), {}).values()
+            rate = statistics.median(s.rate for s in rounds) if rounds else 0
+            p50 = statistics.median(s.p50_us for s in rounds) if rounds else 0
+            p99 = statistics.median(s.p99_us for s in rounds) if rounds else 0
+            unit = "/s" if p50 else " MB/s"
+            cells.append(f"{rate:.0f}{unit}" if rate else "–")
+            cells[-1] += f", {p50 / 1000:.2f}–{p99 / 1000:.2f} ms" if rate and p50 else ""
+        if any(cell != "–" for cell in cells):
+            lines.append([row.title, *cells])
+    return _columns(lines) if len(lines) > 1 else ""
+
+
+def notes(results: Results) -> str:
+    """Says which peers are not in the table and what went wrong."""
+    lines = [f"{peer}: {why}" for peer, why in results.absent.items()]
+    lines += [f"{what}: {why}" for what, why in results.failures.items()]
+    return "\n".join(lines)
+
+
+def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
+    """Writes everything as JSON, every round of it, into the folder."""
+    rows: dict[str, Any] = {}
+    for row in _measured(results):
+        entry = rows[row.key] = {"title": row.title, "unit": row.unit, "peers": {}, "targets": []}
+        for peer in results.peers:
+            rounds = results.samples.get((row.key, peer), {})
+            ratio = results.ratio(row.key, peer, YARDSTICK)
+            entry["peers"][peer] = {
+                "median": results.median(row.key, peer),
+                f"to_{YARDSTICK}": asdict(ratio) if ratio else None,
+                "rounds": {turn: asdict(sample) for turn, sample in rounds.items()},
+            }
+        for target in row.targets:
+            verdict = results.verdict(row.key, target)
+            entry["targets"].append({**asdict(target), "verdict": verdict})
+    now = datetime.datetime.now(datetime.UTC)
+    everything = {
+        "time": now.isoformat(timespec="seconds"),
+        "host": {
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "processors": os.cpu_count(),
+            "load": os.getloadavg(),
+        },
+        "cpu_method": proc.METHOD,
+        "memory_method": "PSS of all processes (smaps_rollup)",
+        "conditions": conditions,
+        "absent": results.absent,
+        "failures": results.failures,
+        "rows": rows,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{now:%Y%m%dT%H%M%S}.json"
+    path.write_text(json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
+    return path

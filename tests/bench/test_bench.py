@@ -1,0 +1,81 @@
+"""The bench runs end to end, and leaves nothing running, whichever way it ends."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NGINX = Path("/usr/lib/nginx/modules/ngx_mail_module.so")
+
+
+def _need(program: str, present: bool) -> None:
+    if not present and os.environ.get("CI") == "true":
+        pytest.fail(f"{program} is not installed")
+    if not present:
+        pytest.skip(f"{program} is not installed")
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    """Gives a bench of one round against nginx; add --only."""
+    _need("cc", shutil.which("cc") is not None)
+    _need("libssl-dev", Path("/usr/include/openssl/ssl.h").exists())
+    _need("nginx-light", shutil.which("nginx") is not None)
+    _need("libnginx-mod-mail", NGINX.exists())
+    results = ["--results", str(tmp_path / "results")]
+    return [sys.executable, "-m", "bench", "--quick", "--peers=nginx", "--rounds=1", *results]
+
+
+def _descendants(pid: int) -> list[int]:
+    found = [pid]
+    for each in found:
+        try:
+            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found[1:]
+
+
+def _names(pids: list[int]) -> set[str]:
+    found = set()
+    for pid in pids:
+        try:
+            found.add(Path(f"/proc/{pid}/comm").read_text().strip())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+@pytest.mark.parametrize("job", ["login-plain", "login-resumed", "fetch-tls", "append-plain"])
+def test_measures_nginx(command: list[str], tmp_path: Path, job: str) -> None:
+    done = subprocess.run(
+        [*command, f"--only={job}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tmp_path / "results").iterdir()
+    found = json.loads(path.read_text())
+    assert found["failures"] == found["absent"] == {}
+    assert found["rows"][job]["peers"]["nginx"]["median"] > 0
+
+
+def test_interrupted_it_ends_what_it_started(command: list[str]) -> None:
+    bench = subprocess.Popen(
+        [*command, "--only=idle-tls"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    end = time.monotonic() + 15
+    started, names = [bench.pid], set[str]()
+    while not {"nginx", "backend", "load"} <= names:
+        assert time.monotonic() < end, f"saw only {names}"
+        started = _descendants(bench.pid)
+        names = _names(started)
+    bench.send_signal(signal.SIGINT)
+    output = bench.communicate(timeout=15)[0]
+    assert bench.returncode == 130, output
+    assert _names(started) == set()
