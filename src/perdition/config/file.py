@@ -96,8 +96,8 @@ def _lines(text: str) -> Iterator[_Line]:
         at = token.end()
         match token.lastgroup:
             case "end":
-                if key is not None:
-                    yield _Line(start, key, value)
+                if key or value is not None:
+                    yield _Line(start, key or "", value)
                 key, value, blanks = None, None, ""
             case "blank":
                 blanks += token[0]
@@ -113,8 +113,8 @@ def _lines(text: str) -> Iterator[_Line]:
                     value = word if value is None else value + blanks + word
                 blanks = ""
         number += token[0].count("\n")
-    if key is not None:
-        yield _Line(start, key, value)
+    if key or value is not None:
+        yield _Line(start, key or "", value)
 
 
 def _plain(kind: str | None, token: re.Match[str]) -> str:

@@ -51,7 +51,7 @@ class Config(TlsOptions):
     # Of the start, not options.
     basename: str = "perdition"  # of argv[0]: ident in the log, title of the processes
     config_path: str = ""  # the file that was read; empty: none
-    given: frozenset[str] = field(default=frozenset(), compare=False)  # options set by anyone
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)  # by anyone
 
     add_domain: AddDomain = opt(
         AddDomain(),
@@ -93,7 +93,7 @@ class Config(TlsOptions):
         "Read this configuration file, and no other.",
         short="f",
         meta="FILE",
-        initial="see CONFIGURATION FILE",
+        initial="by the command's name",
         path=True,
         argv_only=True,
     )

@@ -24,6 +24,7 @@ TLS_VERSIONS = ("sslv3", "tlsv1", "tlsv1.1", "tlsv1.2", "tlsv1.3")  # oldest fir
 MOST = 2_147_483_647
 _SWITCH = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+_NOT_UTF_8 = re.compile("[\ud800-\udfff]")  # what bytes that are no text are decoded to
 _QUERY_KEY = re.compile(r"(?:[^\\]|\\[UudDipIP\\])*\\?")
 _SHOWN = 60  # of a bad value, characters that a message repeats
 
@@ -34,7 +35,9 @@ def _bad(what: str, text: str) -> ValueError:
 
 
 def text(value: str) -> str:
-    """Any text, empty too; control characters other than the tab are refused."""
+    """Any text, empty too, but no control characters other than the tab."""
+    if _NOT_UTF_8.search(value):
+        raise ValueError("not UTF-8")
     if _CONTROL.search(value):
         raise ValueError("control character in the value")
     return value
@@ -102,7 +105,7 @@ def port(value: str) -> str:
 def servers(value: str) -> tuple[Server, ...]:
     """``HOST[:PORT],…``; a user part in front of the host is ignored, as in 2.2."""
     found = []
-    for each in value.split(","):
+    for each in text(value).split(","):
         server = parse_server(each.rpartition("@")[2])
         if not re.fullmatch(r"[^\s\x00-\x1f\x7f\[\]/]+", server.host):
             raise _bad("not a server", each)
