@@ -130,14 +130,14 @@ class DescriptorTarget:
 
 
 def _nonblocking_copy(fd: int) -> int:
-    """Return a descriptor for the same pipe or terminal that never blocks, or `fd` itself."""
+    """Return a copy of `fd`; that of a pipe or terminal never blocks, nor does it touch `fd`."""
     mode = os.fstat(fd).st_mode
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         try:
             return os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError:
-            return fd
-    return fd
+            pass  # another user's terminal
+    return os.dup(fd)
 
 
 def open_target(facility: str, syslog_path: str) -> Target:

@@ -9,11 +9,13 @@ a client that can still be answered has been answered.
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from perdition.errors import DeadlineExpired, PeerGone, PerditionError, WireError
+from perdition.log import text_of
 from perdition.protocols import TlsUse
 from perdition.route import Server
 from perdition.session import dial
@@ -29,6 +31,7 @@ from perdition.wire.base import (
     Login,
     Reason,
     Refused,
+    Shown,
     StartTls,
 )
 
@@ -82,8 +85,6 @@ class Session:
         self._login_due = service.sweep.now + limit + 1 if limit else 0
         if limit:
             service.sweep.watch(self, self._login_due)
-        if service.log_dialogue:
-            self.client.log_dialogue = _dialogue_log(service, "CLIENT")
         self._coro: Coroutine[Any, Any, None] | None = self._run(refuse)
         self.step(None)
 
@@ -195,6 +196,8 @@ class Session:
             await self._driver(service.ask_greeting_host(reached))
             host = service.greeting_host(reached) or reached
         front = service.front(service.front_terms(host))
+        if service.log_dialogue:
+            front.shown = _dialogue_log(service, "CLIENT")
         if refuse:
             front.take()
             front.goodbye("Too many connections, try again later", unavailable=True)
@@ -251,7 +254,7 @@ class Session:
     async def _log_in(self, front: Front, login: Login) -> Refused | None:
         """Find the server and log in there; None: the relay has taken over."""
         self.trail.name(login)
-        if getattr(login, "disabled", False):
+        if login.disabled:
             refused = Refused(Reason.LOGIN_DISABLED)
             self.trail.verdict(
                 login, self._client_secure, "plaintext", "(null):(null)", refused.reason
@@ -332,7 +335,7 @@ class Session:
         )
         back = side.grammar = service.back(sent, terms, secure=terms.tls is TlsUse.SSL)
         if service.log_dialogue:
-            side.log_dialogue = _dialogue_log(service, "SERVER")
+            back.shown = _dialogue_log(service, "REAL")
         self._expect("connect", service.timeouts.connect)
         try:
             if terms.tls is TlsUse.SSL:
@@ -499,8 +502,11 @@ def _where(error: BaseException) -> str:
     return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
 
 
-def _dialogue_log(service: Service, peer: str) -> Callable[[bool, bytes], None]:
-    def say(ours: bool, data: bytes) -> None:
-        service.log.debug(f"{'SELF' if ours else peer}: {data!r}")
+def _dialogue_log(service: Service, peer: str) -> Shown:
+    """What ``connection_logging`` writes: 2.2's words, secrets masked by the grammar."""
+
+    def say(ours: bool, line: bytes) -> None:
+        text = text_of(line.rstrip(b"\r\n"))
+        service.log.debug(f"{'SELF' if ours else peer}: {json.dumps(text, ensure_ascii=False)}")
 
     return say

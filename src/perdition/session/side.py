@@ -39,7 +39,7 @@ class Side(Generic[G]):
     """A peer before the relay; `sock` is the plain or the TLS socket."""
 
     __slots__ = (
-        "_handshaking", "backlog", "ended", "fd", "grammar", "log_dialogue", "loop", "on_event",
+        "_handshaking", "backlog", "ended", "fd", "grammar", "loop", "on_event",
         "on_lost", "reading", "sock",
     )  # fmt: skip
 
@@ -59,7 +59,6 @@ class Side(Generic[G]):
         self.backlog = b""  # what the socket did not take yet
         self.ended = False  # the peer has said that it sends no more
         self.reading = False
-        self.log_dialogue: Callable[[bool, bytes], None] | None = None
         self._handshaking = False
 
     @property
@@ -99,8 +98,6 @@ class Side(Generic[G]):
     def _feed(self, data: bytes) -> None:
         grammar = self.grammar
         assert grammar is not None
-        if self.log_dialogue is not None:
-            self.log_dialogue(False, data)
         try:
             event = grammar.receive(data)
         except WireError as error:
@@ -122,8 +119,6 @@ class Side(Generic[G]):
         """Send `data` after what waits already; it may be empty. A lost peer shows on reading."""
         if not data or self.fd < 0:
             return
-        if self.log_dialogue is not None:
-            self.log_dialogue(True, data)
         if self.backlog:
             self.backlog += data
             return

@@ -12,6 +12,7 @@ Invariant: the events of a stream do not depend on how it was cut into chunks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -50,6 +51,7 @@ class Login:
     authentication_id: bytes
     password: bytes = field(repr=False)
     authorisation_id: bytes = b""  # empty: none was given
+    disabled: bool = False  # the front may not let it through: refuse it, log it
 
 
 @dataclass(slots=True)
@@ -117,8 +119,14 @@ class BackTerms:
     passed_limit: int = 65536  # bytes kept of lines ahead of the reply
 
 
+# Told of each line of a dialogue, whether it is ours; secrets are masked by the grammar.
+Shown = Callable[[bool, bytes], None]
+
+
 class Front(Protocol):
     """Our half of the talk with a client, up to its login."""
+
+    shown: Shown | None
 
     def __init__(self, terms: FrontTerms) -> None:
         """Queue the greeting; see `take`."""
@@ -152,6 +160,8 @@ class Front(Protocol):
 class Back(Protocol):
     """Our half of the talk with a server, up to its verdict on one login."""
 
+    shown: Shown | None
+
     def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
         """Start with the server's greeting; `secure` says that TLS is up already."""
 
@@ -163,6 +173,9 @@ class Back(Protocol):
 
     def secured(self) -> None:
         """TLS is up: forget what was learnt in clear, queue what comes next, end the hold."""
+
+    def lost(self) -> Refused:
+        """Say what it means that the server has gone before its verdict."""
 
     def goodbye(self) -> bytes:
         """Return the protocol's polite end, for a session that was not accepted."""

@@ -1,0 +1,425 @@
+"""IMAP4 before and at the login (RFC 3501, 9051; 2971 ID, 4959 SASL-IR, 7888 LITERAL+).
+
+    S: * OK [CAPABILITY IMAP4rev1 …] perdition ready on HOST HEX
+    C: a CAPABILITY                      S: * CAPABILITY IMAP4rev1 …  /  a OK CAPABILITY
+    C: b STARTTLS                        S: b OK Begin TLS negotiation now
+    C: c LOGIN "user" {6}                S: + OK ready for additional input
+    C: secret                            S: c OK You are so in
+    C: d AUTHENTICATE PLAIN AHUAcA==     S: d NO [AUTHENTICATIONFAILED] …
+
+It differs on purpose: a line may end in LF alone; an unquoted word of LOGIN may hold any byte but
+blanks and controls, literally, as typed by hand (2.2 took it so); LOGIN while it is disabled is
+refused before its literals are asked for, so that no password travels in vain.
+The way to the server is in `imap4_back`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+from perdition.protocols import TlsUse
+from perdition.wire import sasl
+from perdition.wire.base import Accepted, Event, FrontTerms, Login, Quit, Reason, Refused, StartTls
+from perdition.wire.imap4_back import Back
+
+__all__ = ["Back", "Front"]
+
+_TAG = rb"[^\x00-\x20\x7f-\xff(){%*\"\\+]+"
+_QUOTED = rb'"((?:[^"\\\r\n\0]|\\["\\])*)"'
+_WORD = rb"([^\x00-\x20\x7f\"({][^\x00-\x20\x7f]*)"
+_ARGUMENT = re.compile(rb" (?:" + _QUOTED + rb"|" + _WORD + rb")")
+_COMMAND = re.compile(rb"(" + _TAG + rb")(?: ([^ ]*)(.*))?", re.DOTALL)
+_LITERAL = re.compile(rb" ?\{(\d{1,12})(\+?)\}$")
+_STRING = rb'"(?:[^"\\\r\n\0]|\\["\\])*"'
+_ID = re.compile(
+    rb" (?:NIL|\((?:" + _STRING + rb" (?:" + _STRING + rb"|NIL)"
+    rb"(?: " + _STRING + rb" (?:" + _STRING + rb"|NIL))*)?\))",
+    re.IGNORECASE,
+)
+_OPENS = (b" ", b"({")  # what stands ahead of a literal
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+
+_AFTER_LOGIN = frozenset(
+    b"ENABLE SELECT EXAMINE CREATE DELETE RENAME SUBSCRIBE UNSUBSCRIBE LIST LSUB NAMESPACE STATUS "
+    b"APPEND IDLE CHECK CLOSE UNSELECT EXPUNGE SEARCH FETCH STORE COPY MOVE UID GETQUOTA "
+    b"GETQUOTAROOT SETQUOTA GETACL SETACL DELETEACL MYRIGHTS LISTRIGHTS GETMETADATA SETMETADATA "
+    b"SORT THREAD NOTIFY COMPRESS UNAUTHENTICATE GENURLAUTH RESETKEY URLFETCH CONVERSIONS".split()
+)
+_NO_ARGUMENT = (b"CAPABILITY", b"NOOP", b"LOGOUT", b"STARTTLS")
+
+_LITERALS = 64  # in one command
+_SKIPPED = 65536  # bytes of refused literals and lines that are read past
+
+
+@lru_cache(maxsize=64)
+def _capability(terms: FrontTerms, secure: bool) -> bytes:
+    """The words announced: STARTTLS and LOGINDISABLED as they apply, no way in that is shut."""
+    words = terms.capability.encode("utf-8").split()
+    offer_tls = terms.tls in (TlsUse.TLS, TlsUse.TLS_FORCE) and not secure
+    if offer_tls and b"STARTTLS" not in words:
+        words.append(b"STARTTLS")
+    elif not offer_tls:
+        words = [word for word in words if word != b"STARTTLS"]
+    if terms.login_disabled or (terms.tls is TlsUse.TLS_FORCE and not secure):
+        words = [w for w in words if w != b"SASL-IR" and not w.upper().startswith(b"AUTH=")]
+        if b"LOGINDISABLED" not in words:
+            words.append(b"LOGINDISABLED")
+    elif terms.tls is TlsUse.TLS_FORCE:
+        words = [word for word in words if word != b"LOGINDISABLED"]
+    return b" ".join(words)
+
+
+@lru_cache(maxsize=64)
+def _greeting(terms: FrontTerms) -> bytes:
+    secure = terms.tls is TlsUse.SSL
+    return b"* OK [CAPABILITY %b] %b\r\n" % (_capability(terms, secure), terms.ready)
+
+
+class Front:
+    """Our half of the talk with an IMAP client; see `perdition.wire.base.Front`."""
+
+    __slots__ = (
+        "_bad", "_buffer", "_exchange", "_failed", "_held", "_out", "_parts", "_secure", "_size",
+        "_skip", "_skip_line", "_skipped", "_tag", "_wanted", "shown", "terms",
+    )  # fmt: skip
+
+    def __init__(self, terms: FrontTerms) -> None:
+        self.terms = terms
+        self.shown: Callable[[bool, bytes], None] | None = None
+        self._out = _greeting(terms)
+        self._buffer = b""
+        self._held = False
+        self._secure = terms.tls is TlsUse.SSL
+        self._tag = b""  # of the command that is held or under way
+        self._exchange: sasl.Exchange | None = None  # an AUTHENTICATE under way
+        self._parts: list[bytes] = []  # of a command with literals: text, literal, text, …
+        self._wanted = -1  # bytes of the literal that is to come; -1: a line is
+        self._size = 0  # bytes in `_parts`
+        self._skip = 0  # bytes to read past
+        self._skip_line = False  # read past the rest of the line
+        self._skipped = 0  # bytes read past in all
+        self._bad = self._failed = 0
+
+    # -- the contract -----------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> Event | None:
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._held:
+            return None
+        event = self._parse()
+        if event is not None:
+            self._held = True
+        return event
+
+    def take(self) -> bytes:
+        out, self._out = self._out, b""
+        if self.shown is not None and out:
+            self.shown(True, out)
+        return out
+
+    @property
+    def full(self) -> bool:
+        return self._held and len(self._buffer) >= self.terms.pipeline_limit
+
+    def secured(self) -> Event | None:
+        self._secure = True
+        self._held = False
+        return None
+
+    def refused(self, refused: Refused) -> Quit | None:
+        tag, terms = self._tag, self.terms
+        self._held = False
+        if refused.text and terms.server_resp_line:
+            text = (refused.status or b"NO") + b" " + refused.text
+        elif refused.text and not terms.hide_server_errors:
+            text = b"NO " + refused.text
+        elif refused.reason is Reason.LOCAL:
+            text = b"NO [AUTHENTICATIONFAILED] Authentication failure"
+        elif refused.reason is Reason.LOGIN_DISABLED and self._needs_tls:
+            text = b"NO [PRIVACYREQUIRED] failed: Login Disabled"
+        else:
+            code = b"[UNAVAILABLE] " if refused.reason.is_temporary else b""
+            text = b"NO %bfailed: %b" % (code, refused.reason.value.encode())
+        self._out += b"%b%b %b\r\n" % (refused.passed, tag, text)
+        self._failed += 1
+        if terms.failed_login_limit and self._failed >= terms.failed_login_limit:
+            return self._end("Too many failed logins")
+        return None
+
+    def accepted(self, accepted: Accepted) -> None:
+        text = accepted.text if self.terms.server_resp_line else self.terms.ok_line
+        self._out += b"%b%b OK %b\r\n" % (accepted.passed, self._tag, text)
+
+    def goodbye(self, why: str, *, unavailable: bool = False) -> None:
+        code = "[UNAVAILABLE] " if unavailable else ""
+        self._out += f"* BYE {code}{why}\r\n".encode()
+
+    def unread(self) -> bytes:
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    # -- lines and literals -----------------------------------------------------------------
+
+    def _parse(self) -> Event | None:
+        """Take commands off the buffer until one is an event or none is whole."""
+        event: Event | None
+        while True:
+            if (self._skip or self._skip_line) and not self._skipping():
+                return self._end("Too much input refused") if self._skipped > _SKIPPED else None
+            if self._wanted >= 0:
+                if len(self._buffer) < self._wanted:
+                    return None
+                self._parts.append(self._buffer[: self._wanted])
+                self._buffer = self._buffer[self._wanted :]
+                self._wanted = -1
+            end = self._buffer.find(b"\n") + 1
+            if not end:
+                if len(self._buffer) < self.terms.line_limit:
+                    return None
+                self._skip_line = True
+                event = self._bad_command(self._spoken_tag(), b"Line too long")
+            elif end > self.terms.line_limit:
+                tag = self._spoken_tag()
+                self._buffer = self._buffer[end:]
+                event = self._bad_command(tag, b"Line too long")
+            else:
+                line = self._buffer[
+                    : end - 2 if self._buffer[end - 2 : end] == b"\r\n" else end - 1
+                ]
+                self._buffer = self._buffer[end:]
+                event = self._line(line)
+            if event is not None:
+                return event
+
+    def _skipping(self) -> bool:
+        """Read past what was refused; False when more of it is to come."""
+        if self._skip:
+            gone = min(self._skip, len(self._buffer))
+            self._skip -= gone
+            self._skipped += gone
+            self._buffer = self._buffer[gone:]
+            if self._skip:
+                return False
+        if self._skip_line:
+            end = self._buffer.find(b"\n") + 1
+            self._skipped += end or len(self._buffer)
+            self._buffer = self._buffer[end:] if end else b""
+            self._skip_line = not end
+            return bool(end)
+        return True
+
+    def _spoken_tag(self) -> bytes:
+        """The tag of the command at the head of the buffer, for an early complaint."""
+        if self._parts or self._exchange is not None:
+            return self._tag
+        match = _COMMAND.match(self._buffer[:256])
+        return match[1] if match and match[2] is not None else b"*"
+
+    def _line(self, line: bytes) -> Event | None:
+        if self._exchange is not None:
+            return self._response(line)
+        literal = _LITERAL.search(line) if line.endswith(b"}") else None
+        if self._parts:
+            if literal:
+                return self._literal(line[: literal.start()], literal)
+            self._parts.append(line)
+            text, self._parts = self._parts, []
+            return self._dispatch(text)
+        if literal is not None and line[literal.start() - 1 : literal.start() + 1].endswith(_OPENS):
+            return self._literal(line[: literal.start()], literal)
+        return self._dispatch([line])
+
+    def _literal(self, text: bytes, literal: re.Match[bytes]) -> Event | None:
+        """A line that announces a literal: ask for it, or refuse the whole command."""
+        size, waits = int(literal[1]), not literal[2]
+        first = self._parts[0] if self._parts else text
+        match = _COMMAND.fullmatch(first)
+        tag = match[1] if match and match[2] is not None else b"*"
+        name = match[2].upper() if match and match[2] is not None else b""
+        self._size += len(text) + size
+        bad = b""
+        if name == b"LOGIN" and self._disabled:
+            bad = b"disabled"
+        elif name not in (b"LOGIN", b"ID"):
+            bad = b"Please log in first" if name in _AFTER_LOGIN else b"Unrecognised command"
+        elif size > self.terms.literal_limit or self._size > 4 * self.terms.literal_limit:
+            bad = b"Literal too long"
+        elif len(self._parts) > 2 * _LITERALS:
+            bad = b"Too many literals"
+        if not bad:
+            self._tag = tag
+            self._parts.append(text)
+            self._wanted = size
+            if waits:
+                self._out += b"+ OK ready for additional input\r\n"
+            return None
+        self._parts, self._size = [], 0
+        if not waits:
+            self._skip, self._skip_line = size, True
+        if bad == b"disabled":
+            self._show(tag, name)
+            self._tag = tag
+            return Login(b"", b"", disabled=True)
+        event = self._bad_command(tag, bad)
+        if self._skip > _SKIPPED:
+            return event or self._end("Literal too long")
+        return event
+
+    # -- commands ---------------------------------------------------------------------------
+
+    def _dispatch(self, parts: list[bytes]) -> Event | None:
+        """A whole command: its text, with literals in between."""
+        self._size = 0
+        match = _COMMAND.fullmatch(parts[0])
+        if match is None:
+            return self._bad_command(b"*", b"Invalid tag")
+        tag, word, rest = match.groups()
+        if not word:
+            return self._bad_command(
+                tag, b"Missing command" if word is None or not rest else b"Null command"
+            )
+        name = word.upper()
+        if self.shown is not None:
+            self._show(tag, name, rest)
+        self._tag = tag
+        if name == b"LOGIN":
+            return self._login(tag, rest, parts)
+        if name == b"AUTHENTICATE":
+            return self._authenticate(tag, rest)
+        if name == b"ID":
+            text = rest + b"".join(
+                b' ""' if number % 2 else part for number, part in enumerate(parts[1:], 1)
+            )
+            if not _ID.fullmatch(text.replace(b'( ""', b'(""')):
+                return self._bad_command(tag, b"Try ID NIL or ID (<field> <value> ...)")
+            self._out += b'* ID ("name" "Perdition")\r\n%b OK ID\r\n' % tag
+            return None
+        if name in _NO_ARGUMENT:
+            if rest:
+                what = b"Argument given to %b but there shouldn't be one" % name
+                return self._bad_command(tag, what)
+            return self._plain_command(tag, name)
+        if name in _AFTER_LOGIN:
+            return self._bad_command(tag, b"Please log in first")
+        return self._bad_command(tag, b"Unrecognised command")
+
+    def _plain_command(self, tag: bytes, name: bytes) -> Event | None:
+        if name == b"CAPABILITY":
+            words = _capability(self.terms, self._secure)
+            self._out += b"* CAPABILITY %b\r\n%b OK CAPABILITY\r\n" % (words, tag)
+        elif name == b"NOOP":
+            self._out += b"%b OK NOOP\r\n" % tag
+        elif name == b"LOGOUT":
+            self._out += b"* BYE IMAP4 server logging out\r\n%b OK LOGOUT\r\n" % tag
+            return Quit()
+        elif self.terms.tls not in (TlsUse.TLS, TlsUse.TLS_FORCE):
+            return self._bad_command(tag, b"STARTTLS disabled")
+        elif self._secure:
+            return self._bad_command(tag, b"SSL already active")
+        elif self._buffer:
+            return self._end("Input behind STARTTLS in clear text")
+        else:
+            self._out += b"%b OK Begin TLS negotiation now\r\n" % tag
+            return StartTls()
+        return None
+
+    @property
+    def _needs_tls(self) -> bool:
+        return self.terms.tls is TlsUse.TLS_FORCE and not self._secure
+
+    @property
+    def _disabled(self) -> bool:
+        return self.terms.login_disabled or self._needs_tls
+
+    def _login(self, tag: bytes, rest: bytes, parts: list[bytes]) -> Event | None:
+        arguments: list[bytes] | None = _arguments(rest)
+        for number, part in enumerate(parts[1:], 1):
+            if arguments is None:
+                break
+            if number % 2:
+                arguments.append(part)
+            else:
+                more = _arguments(part)
+                arguments = None if more is None else arguments + more
+        if arguments is None or len(arguments) != 2:
+            return self._bad_command(tag, b"Try LOGIN <username> <passwd>")
+        user, password = arguments
+        if len(parts) > 1 and not (sasl.is_clean(user) and sasl.is_clean(password)):
+            return self._bad_command(tag, b"NUL, CR and LF are not allowed here")
+        return Login(user, password, disabled=self._disabled)
+
+    def _authenticate(self, tag: bytes, rest: bytes) -> Event | None:
+        words = rest[1:].split(b" ")
+        if not 1 <= len(words) <= 2 or not words[0] or (len(words) == 2 and not words[1]):
+            return self._bad_command(tag, b"Try AUTHENTICATE <mechanism> [<initial response>]")
+        if self._disabled:
+            return Login(b"", b"", disabled=True)
+        try:
+            self._exchange = sasl.Exchange(words[0].upper())
+        except ValueError:
+            self._out += b"%b NO AUTHENTICATE mechanism not supported\r\n" % tag
+            return self._counted(None)
+        if len(words) == 2:
+            return self._response(b"" if words[1] == b"=" else words[1])
+        self._out += b"+ %b\r\n" % self._exchange.challenge()
+        return None
+
+    def _response(self, line: bytes) -> Event | None:
+        """One line of an AUTHENTICATE under way."""
+        exchange = self._exchange
+        assert exchange is not None
+        if line == b"*":
+            self._exchange = None
+            return self._bad_command(self._tag, b"AUTHENTICATE cancelled")
+        try:
+            login = exchange.respond(line)
+        except ValueError:
+            self._exchange = None
+            return self._bad_command(self._tag, b"Invalid SASL response")
+        if login is None:
+            self._out += b"+ %b\r\n" % exchange.challenge()
+        else:
+            self._exchange = None
+        return login
+
+    # -- complaints -------------------------------------------------------------------------
+
+    def _bad_command(self, tag: bytes, why: bytes) -> Quit | None:
+        self._parts, self._size = [], 0
+        self._exchange = None
+        self._out += b"%b BAD %b\r\n" % (tag, why)
+        return self._counted("Too many bad commands")
+
+    def _counted(self, why: str | None) -> Quit | None:
+        self._bad += 1
+        if self.terms.bad_command_limit and self._bad >= self.terms.bad_command_limit:
+            return self._end(why or "Too many bad commands")
+        return None
+
+    def _end(self, why: str) -> Quit:
+        self._buffer = b""
+        self.goodbye(why)
+        return Quit(why)
+
+    def _show(self, tag: bytes, name: bytes, rest: bytes = b"") -> None:
+        if self.shown is not None:
+            secret = name in (b"LOGIN", b"AUTHENTICATE")
+            self.shown(False, b"%b %b%b" % (tag, name, b" ***" if secret else rest))
+
+
+def _arguments(text: bytes) -> list[bytes] | None:
+    """Split ``␣word␣"quoted"`` into values; None when it is something else."""
+    values = []
+    at = 0
+    while at < len(text):
+        match = _ARGUMENT.match(text, at)
+        if match is None:
+            return None
+        quoted, word = match.groups()
+        values.append(
+            word if quoted is None else _ESCAPED.sub(rb"\1", quoted) if b"\\" in quoted else quoted
+        )
+        at = match.end()
+    return values

@@ -1,0 +1,280 @@
+"""IMAP4 toward the server: its greeting, STARTTLS, one login, its verdict (RFC 3501, 9051).
+
+    S: * OK [CAPABILITY IMAP4rev1 LITERAL+ SASL-IR AUTH=PLAIN …] ready
+    C: flim07 LOGIN "user" "secret"
+    S: flim07 OK [CAPABILITY …] Logged in
+
+Capabilities are asked for only when the greeting has none. The login takes one round trip where
+the server's syntax allows it: quoted strings, else LITERAL+ (RFC 7888), else literals that wait.
+An authorisation id, or LOGINDISABLED beside AUTH=PLAIN, takes AUTHENTICATE PLAIN (RFC 4959).
+What the server says ahead of its verdict is passed on, its capabilities as one untagged line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from perdition.errors import WireError
+from perdition.protocols import TlsUse
+from perdition.wire import sasl
+from perdition.wire.base import Accepted, BackTerms, Login, Outcome, Reason, Refused, StartTls
+
+_CODE = re.compile(rb"\[([^ \]]+)(?: ([^\]]*))?\] ?")
+_LITERAL = re.compile(rb"\{(\d{1,12})\+?\}\r?\n$")
+_QUOTABLE = re.compile(rb"[\x01-\x09\x0b\x0c\x0e-\x7f]*")
+_SPECIAL = re.compile(rb'(["\\])')
+_NOT_NOW = frozenset(
+    (b"UNAVAILABLE", b"SERVERBUG", b"INUSE", b"IN-USE", b"LIMIT", b"PRIVACYREQUIRED")
+)
+_DIGITS = b"0123456789abcdefghijklmnopqrstuvwxyz"
+_BASE = len(_DIGITS)
+
+# What is awaited.
+_GREETING, _CAPABILITY, _STARTTLS, _VERDICT = range(4)
+
+
+class Back:
+    """Our half of the talk with an IMAP server; see `perdition.wire.base.Back`."""
+
+    __slots__ = (
+        "_awaited", "_buffer", "_bye", "_capability", "_line_start", "_login", "_out", "_passed",
+        "_queue", "_secure", "_tag", "_tags", "shown", "terms",
+    )  # fmt: skip
+
+    def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
+        self.terms = terms
+        self.shown: Callable[[bool, bytes], None] | None = None
+        self._login = login
+        self._secure = secure
+        self._awaited = _GREETING
+        self._buffer = b""
+        self._line_start = 0  # where to look for the line's end: behind its literals
+        self._out = b""
+        self._queue: list[bytes] = []  # what each continuation request is answered with
+        self._tags = 7  # 2.2 starts at flim07
+        self._tag = b""
+        self._capability: bytes | None = None  # words, None: not known
+        self._passed = b""
+        self._bye = b""
+
+    # -- the contract -----------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> Outcome | None:
+        self._buffer = self._buffer + data if self._buffer else data
+        while (line := self._next_line()) is not None:
+            if self.shown is not None:
+                self.shown(False, line)
+            outcome = self._line(line)
+            if outcome is not None:
+                return outcome
+        return None
+
+    def take(self) -> bytes:
+        out, self._out = self._out, b""
+        return out
+
+    def secured(self) -> None:
+        self._secure = True
+        self._ask_capability()
+
+    def lost(self) -> Refused:
+        reason = Reason.TEMPORARY if self._awaited == _VERDICT else Reason.NEGOTIATION
+        return Refused(reason, self._bye, passed=b"", detail="the server closed the connection")
+
+    def goodbye(self) -> bytes:
+        if self._awaited == _GREETING and not self._buffer:
+            return b""
+        return b"%b LOGOUT\r\n" % self._new_tag()
+
+    def unread(self) -> bytes:
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    # -- lines ------------------------------------------------------------------------------
+
+    def _next_line(self) -> bytes | None:
+        """Take a whole response off the buffer, literals included; None when there is none yet."""
+        buffer = self._buffer
+        while True:
+            end = buffer.find(b"\n", self._line_start) + 1
+            if not end:
+                if len(buffer) > self.terms.line_limit:
+                    raise WireError("a line of the server is too long")
+                return None
+            literal = None
+            if buffer[end - 3 : end - 1] == b"}\r" or buffer[end - 2 : end - 1] == b"}":
+                literal = _LITERAL.search(buffer, self._line_start, end)
+            if literal is None:
+                self._line_start = 0
+                self._buffer = buffer[end:]
+                return buffer[:end]
+            self._line_start = end + int(literal[1])
+            if self._line_start > self.terms.line_limit:
+                raise WireError("a literal of the server is too long")
+
+    def _line(self, line: bytes) -> Outcome | None:
+        if self._awaited == _GREETING:
+            return self._greeting(line)
+        if line.startswith(b"* "):
+            self._untagged(line)
+            return None
+        if line.startswith(b"+"):
+            self._continue()
+            return None
+        tag, _, rest = line.partition(b" ")
+        if tag != self._tag:
+            raise WireError("the server answers with a tag that it was not given")
+        status, _, text = rest.rstrip(b"\r\n").partition(b" ")
+        status = status.upper()
+        if status not in (b"OK", b"NO", b"BAD"):
+            raise WireError("the server's reply is neither OK, NO nor BAD")
+        if self._awaited == _CAPABILITY:
+            if status != b"OK" or self._capability is None:
+                return Refused(Reason.NEGOTIATION, detail="the server does not tell what it can do")
+            return self._log_in()
+        if self._awaited == _STARTTLS:
+            return self._starttls(status, text)
+        return self._verdict(status, text)
+
+    def _greeting(self, line: bytes) -> Outcome | None:
+        if self.terms.ready in line:
+            return Refused(Reason.NEGOTIATION, detail="the server is this proxy itself")
+        word, _, text = line[2:].rstrip(b"\r\n").partition(b" ")
+        word = word.upper()
+        if not line.startswith(b"* ") or word not in (b"OK", b"BYE", b"PREAUTH"):
+            raise WireError("the server's greeting is not IMAP")
+        if word == b"BYE":
+            return Refused(Reason.TEMPORARY, text, detail="the server says BYE")
+        if word == b"PREAUTH":
+            return Refused(Reason.NEGOTIATION, detail="the server says PREAUTH")
+        self._learn(text)
+        if self._capability is None:
+            self._ask_capability()
+            return None
+        return self._log_in()
+
+    def _learn(self, text: bytes) -> bytes:
+        """Note the capabilities in a response code, and return the text without it."""
+        code = _CODE.match(text)
+        if code is None or code[1].upper() != b"CAPABILITY":
+            return text
+        self._capability = code[2] or b""
+        return text[code.end() :]
+
+    def _untagged(self, line: bytes) -> None:
+        word = line[2:].split(None, 1)[0].upper() if line[2:].strip() else b""
+        if word == b"CAPABILITY":
+            self._capability = line[2:].rstrip(b"\r\n").partition(b" ")[2]
+            return
+        if word == b"BYE":
+            self._bye = line[2:].rstrip(b"\r\n").partition(b" ")[2]
+            return
+        if self._awaited == _VERDICT:
+            self._passed += line
+            if len(self._passed) > self.terms.passed_limit:
+                raise WireError("the server says too much ahead of its reply")
+
+    # -- steps ------------------------------------------------------------------------------
+
+    def _new_tag(self) -> bytes:
+        number, self._tags = self._tags, self._tags + 1
+        self._tag = b"flim%c%c" % (_DIGITS[number // _BASE % _BASE], _DIGITS[number % _BASE])
+        return self._tag
+
+    def _send(self, text: bytes, masked: bytes = b"") -> None:
+        self._out += text
+        if self.shown is not None:
+            self.shown(True, masked or text)
+
+    def _ask_capability(self) -> None:
+        self._capability = None
+        self._awaited = _CAPABILITY
+        self._send(b"%b CAPABILITY\r\n" % self._new_tag())
+
+    def _has(self, word: bytes) -> bool:
+        return word in (self._capability or b"").upper().split()
+
+    def _log_in(self) -> Outcome | None:
+        """Capabilities are known: TLS if it is to be, then the credentials."""
+        if self.terms.tls in (TlsUse.TLS, TlsUse.TLS_FORCE) and not self._secure:
+            if self._has(b"STARTTLS"):
+                self._awaited = _STARTTLS
+                self._send(b"%b STARTTLS\r\n" % self._new_tag())
+                return None
+            if self.terms.tls is TlsUse.TLS_FORCE:
+                return Refused(Reason.TLS_MISSING, detail="the server does not offer STARTTLS")
+        capability = (self._capability or b"").upper()
+        login = self._login
+        disabled = b"LOGINDISABLED" in capability and self._has(b"LOGINDISABLED")
+        self._capability = None  # from now on: what is announced with the verdict
+        self._awaited = _VERDICT
+        if not login.authorisation_id and not disabled:
+            self._send_login(capability)
+            return None
+        words = capability.split()
+        if b"AUTH=PLAIN" not in words:
+            self._awaited = _CAPABILITY
+            if disabled:
+                return Refused(Reason.NO_MECHANISM, detail="the server has disabled LOGIN")
+            return Refused(Reason.NO_MECHANISM, detail="the server does not offer AUTH=PLAIN")
+        message = sasl.write_plain(login)
+        command = b"%b AUTHENTICATE PLAIN" % self._new_tag()
+        if b"SASL-IR" in words:
+            self._send(b"%b %b\r\n" % (command, message), command + b" ***")
+        else:
+            self._queue = [message + b"\r\n"]
+            self._send(command + b"\r\n")
+        return None
+
+    def _send_login(self, capability: bytes) -> None:
+        command = b"%b LOGIN" % self._new_tag()
+        user, password = self._login.authentication_id, self._login.password
+        if _QUOTABLE.fullmatch(user) and _QUOTABLE.fullmatch(password):
+            self._send(
+                b"%b %b %b\r\n" % (command, _quote(user), _quote(password)), command + b" ***"
+            )
+            return
+        words = capability.split()
+        longest = max(len(user), len(password))
+        if b"LITERAL+" in words or (b"LITERAL-" in words and longest <= 4096):
+            text = b"%b {%d+}\r\n%b {%d+}\r\n%b\r\n"
+            self._send(
+                text % (command, len(user), user, len(password), password), command + b" ***"
+            )
+            return
+        self._queue = [b"%b {%d}\r\n" % (user, len(password)), password + b"\r\n"]
+        self._send(b"%b {%d}\r\n" % (command, len(user)))
+
+    def _continue(self) -> None:
+        if not self._queue:
+            raise WireError("the server asks for more than there is to say")
+        self._send(self._queue.pop(0), b"***")
+
+    def _starttls(self, status: bytes, text: bytes) -> Outcome:
+        if status != b"OK":
+            return Refused(Reason.TLS_MISSING, detail="the server refuses STARTTLS")
+        if self._buffer:
+            raise WireError("the server sends in clear text behind its answer to STARTTLS")
+        self._capability = None
+        return StartTls()
+
+    def _verdict(self, status: bytes, text: bytes) -> Outcome:
+        if status == b"OK":
+            if self._queue:
+                raise WireError("the server accepts a login that it has not read")
+            rest = self._learn(text)
+            passed = self._passed
+            if self._capability is not None:
+                passed += b"* CAPABILITY %b\r\n" % self._capability
+            return Accepted(passed, rest)
+        code = _CODE.match(text)
+        temporary = code is not None and code[1].upper() in _NOT_NOW
+        reason = Reason.TEMPORARY if temporary else Reason.REFUSED
+        return Refused(reason, text, status, self._passed)
+
+
+def _quote(value: bytes) -> bytes:
+    if b'"' in value or b"\\" in value:
+        value = _SPECIAL.sub(rb"\\\1", value)
+    return b'"%b"' % value
