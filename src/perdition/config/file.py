@@ -71,7 +71,7 @@ def _setting(path: str, line: _Line) -> Setting | None:
         if value is not None:
             raise ValueError(f"{key}: more than one value; quote a value that holds blanks")
         value = behind
-    option = (LETTERS if len(key) == 1 else LONG_NAMES).get(key)
+    option = (LETTERS if len(line.key) == 1 else LONG_NAMES).get(key)
     if option is None:
         raise ValueError(f"{key}: {unknown(key)}" if key else "a value without an option")
     if option.argv_only:

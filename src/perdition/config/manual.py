@@ -226,8 +226,8 @@ def sample() -> str:
 
 _SAMPLE = (
     "The options of perdition(8), each with an example; as it stands this file sets none. To set "
-    "one, take the # away in front of its name. A file perdition.PROTOCOL.conf or NAME.conf beside this "
-    "one, for the protocol or the name of a command, is read instead of this one."
+    "one, take the # away in front of its name. A file perdition.PROTOCOL.conf or NAME.conf beside "
+    "this one, for the protocol or the name of a command, is read instead of this one."
 )
 
 

@@ -1,0 +1,82 @@
+"""What is written about the options: complete, up to date, and without secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perdition.config import load
+from perdition.config.manual import dump, generated, help_text, man_page
+from perdition.config.options import OPTIONS
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", sorted(generated()))
+def test_generated_files_are_up_to_date(path: str) -> None:
+    assert (ROOT / path).read_text() == generated()[path], "run python -m perdition.config.manual"
+
+
+def test_the_generator_writes_where_it_is_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "perdition.config.manual", str(tmp_path)]
+    subprocess.run(command, check=True, timeout=15)
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == set(generated())
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONS))
+def test_every_option_is_in_the_help(name: str) -> None:
+    assert re.search(rf"--{name}[ :]", help_text())
+
+
+def test_help_fits_a_terminal() -> None:
+    assert max(len(line) for line in help_text().splitlines() if " -" not in line[:4]) <= 79
+
+
+def test_man_page_is_clean_roff() -> None:
+    if not shutil.which("groff"):
+        if os.environ.get("CI") == "true":
+            pytest.fail("groff is missing")
+        pytest.skip("groff is missing")
+    page = subprocess.run(
+        ["groff", "-man", "-ww", "-Tascii", "-P-c"],
+        input=man_page(), capture_output=True, text=True, check=True, timeout=15,
+    )  # fmt: skip
+    assert page.stderr == ""
+    plain = re.sub(".\b", "", page.stdout)
+    assert r"query_key '\u,\D\d'" in plain
+    assert "--connection_limit LIMIT" in plain
+
+
+def test_every_example_of_the_sample_file_loads(tmp_path: Path) -> None:
+    path = tmp_path / "c.conf"
+    lines = (ROOT / "share/etc/perdition/perdition.conf").read_text().splitlines(keepends=True)
+    examples = [at for at, line in enumerate(lines) if re.match("#[a-z]", line)]
+    assert len(examples) > 70
+    for at in examples:
+        path.write_text("".join([*lines[:at], lines[at][1:], *lines[at + 1 :]]))
+        config = load("perdition.imap4", ["-f", str(path)])
+        assert lines[at][1:].split()[0] in config.given
+
+
+def test_dump_has_2_2s_form() -> None:
+    argv = ["-f", "/dev/null", "-d", "-A", "all,2", "--ssl_mode", "ssl_listen", "-s", "a,[::1]:1"]
+    plain, tls = dump(load("perdition.imap4", argv))
+    assert plain.startswith('add_domain="all,2", authenticate_in=off, authenticate_timeout=60, ')
+    assert ', debug=on, domain_delimiter="@", ' in plain
+    assert ', outgoing_server="a,[::1]:1", ' in plain
+    assert tls.startswith('ssl_mode="ssl_listen", ssl_ca_accept_self_signed=off, ')
+    assert "ssl_" not in plain
+    assert dump(load("perdition.imap4", argv)) == (plain, tls)
+
+
+def test_the_option_of_a_map_is_shown_nowhere() -> None:
+    config = load("perdition.imap4", ["-f", "/dev/null", "-m", "h:0:db:t:u:s3cret"])
+    assert 'map_library_opt="***"' in dump(config)[0]
+    assert "s3cret" not in "".join(dump(config)) + repr(config)
