@@ -30,16 +30,20 @@ def _arguments() -> argparse.Namespace:
     names = ",".join(peer.name for peer in PEERS)
     jobs = ", ".join(job.name for job in JOBS)
     parser = argparse.ArgumentParser(prog="bench", description="Measure ours and its peers.")
-    parser.add_argument("--quick", action="store_true", help="smaller loads, three rounds")
+    parser.add_argument(
+        "--quick", action="store_true", help="smaller loads, three rounds, without slow peers"
+    )
     parser.add_argument("--only", metavar="NAME", help=f"jobs whose name holds NAME: {jobs}")
-    parser.add_argument("--peers", default=names, metavar="NAMES", help=f"of {names}")
+    parser.add_argument("--peers", metavar="NAMES", help=f"some of {names}")
     parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds")
     parser.add_argument("--results", type=Path, default=_RESULTS, help="folder for the JSON")
     return parser.parse_args()
 
 
 def _chosen(arguments: argparse.Namespace) -> tuple[list[Peer], list[Job], Sizes]:
-    wanted = arguments.peers.split(",")
+    wanted = [peer.name for peer in PEERS if peer.shrink == 1 or not arguments.quick]
+    if arguments.peers:
+        wanted = arguments.peers.split(",")
     unknown = set(wanted) - {peer.name for peer in PEERS}
     if unknown:
         raise BenchError(f"no such peer: {', '.join(sorted(unknown))}")

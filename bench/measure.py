@@ -34,7 +34,7 @@ class Sizes:
 
 
 FULL = Sizes(2000, 400, 256_000_000, 128_000_000, 6000, 2000, rounds=5, idle_rounds=2)
-QUICK = Sizes(1000, 100, 64_000_000, 32_000_000, 2000, 500, rounds=3, idle_rounds=1)
+QUICK = Sizes(1000, 100, 64_000_000, 32_000_000, 2000, 1000, rounds=3, idle_rounds=1)
 
 
 @dataclass
@@ -77,9 +77,9 @@ def _share(whole: int, running: Running) -> int:
     return max(1, int(whole * running.peer.shrink))
 
 
-def login(site: Site, running: Running, handshake: str) -> Sample:
+def login(site: Site, running: Running, handshake: str, few: bool = False) -> Sample:
     """Logs in and out, twenty at a time."""
-    whole = site.sizes.tls_logins if handshake else site.sizes.logins
+    whole = site.sizes.tls_logins if handshake or few else site.sizes.logins
     total = _share(whole, running)
     options = {"tls": handshake} if handshake else {}
     with Load("logins", running.port, count=total, **options) as load, metered(running) as meter:
@@ -92,7 +92,7 @@ def login(site: Site, running: Running, handshake: str) -> Sample:
 def relay(site: Site, running: Running, mode: str) -> Sample:
     """Moves bytes through two sessions; the rate is in MB/s."""
     whole = site.sizes.relay_tls if running.tls else site.sizes.relay
-    total = int(whole * max(running.peer.shrink, 0.25))
+    total = int(whole * max(running.peer.shrink, 0.125))
     with (
         Load(mode, running.port, sessions=2, bytes=total, **_tls(running)) as load,
         metered(running) as meter,
@@ -119,14 +119,14 @@ def idle(site: Site, running: Running) -> Samples:
     kind = "tls" if running.tls else "plain"
     handshake = "full" if running.tls else ""
     sessions = _share(site.sizes.idle, running)
-    login(site, running, handshake)
-    alone = login(site, running, handshake)
+    login(site, running, handshake, few=True)
+    alone = login(site, running, handshake, few=True)
     before = proc.pss_bytes(running.pid)
     options = _tls(running) | {"concurrency": 100}
     with Load("hold", running.port, sessions=sessions, **options) as hold:
         time.sleep(0.2)
         held = proc.pss_bytes(running.pid) - before
-        crowd = login(site, running, handshake)
+        crowd = login(site, running, handshake, few=True)
         alive = hold.work().alive
     if alive != sessions:
         raise BenchError(f"{sessions - alive} of {sessions} idle sessions were lost")
