@@ -1,8 +1,8 @@
 """Perdition 3, as installed in the virtual environment, with its default features on."""
 
-import getpass
 import grp
 import os
+import pwd
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -45,7 +45,7 @@ class Ours(Peer):
             backend_port=setting.backend_port,
             capability=CAPABILITY,
             log=setting.folder / "log",
-            user=getpass.getuser(),
+            user=pwd.getpwuid(os.geteuid()).pw_name,
             group=grp.getgrgid(os.getgid()).gr_name,
             tls=tls if setting.tls else "ssl_mode none",
         )

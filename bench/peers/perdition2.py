@@ -1,8 +1,8 @@
 """Perdition 2.2, the C program that ours succeeds: a process for each client."""
 
-import getpass
 import grp
 import os
+import pwd
 from typing import ClassVar
 
 from bench.peers.base import CAPABILITY, Peer, Setting
@@ -44,7 +44,7 @@ class Perdition2(Peer):
             backend_port=setting.backend_port,
             capability=CAPABILITY,
             log=setting.folder / "log",
-            user=getpass.getuser(),
+            user=pwd.getpwuid(os.geteuid()).pw_name,
             group=grp.getgrgid(os.getgid()).gr_name,
             tls=tls if setting.tls else "ssl_mode none",
         )
