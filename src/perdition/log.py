@@ -1,8 +1,9 @@
 """Where log lines go: syslog, a file, stdout or stderr; plain text or JSON.
 
-A line is written when it is said, and never blocks: what the target does not take at once waits in
-a bounded backlog, and what does not fit there is dropped and counted. Invariant: one call, one
-line; control characters in a text are escaped, so that no peer can forge a line.
+Nothing here blocks: a worker's lines are written behind each batch of events, what the target does
+not take waits in a bounded backlog, and what does not fit there is dropped and counted.
+Invariant: one call, one line; control characters in a text are escaped, so that no peer can forge
+a line.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 from typing import Protocol
 
 from perdition.errors import StartError
@@ -23,6 +25,7 @@ from perdition.errors import StartError
 ERR, NOTICE, INFO, DEBUG = 3, 5, 6, 7  # syslog(3) priorities
 PRIORITY_NAMES = {ERR: "error", NOTICE: "notice", INFO: "info", DEBUG: "debug"}
 BACKLOG_LINES = 4096
+_AT_ONCE = 256  # lines written together
 
 FACILITIES = {
     "kern": 0, "user": 1, "mail": 2, "daemon": 3, "auth": 4, "security": 4, "syslog": 5, "lpr": 6,
@@ -41,8 +44,10 @@ def text_of(data: bytes) -> str:
 class Target(Protocol):
     """Something that takes whole lines."""
 
-    def write(self, priority: int, line: bytes) -> None:
-        """Send one line, or raise BlockingIOError having sent none of it."""
+    rest: bytes  # of what it has taken and could not send yet
+
+    def take(self, lines: deque[tuple[int, bytes]]) -> None:
+        """Send lines, taking those that are sent off the left; never block."""
 
     def fileno(self) -> int:
         """The descriptor, to be handed to another process."""
@@ -56,23 +61,25 @@ class SyslogTarget:
 
     def __init__(self, path: str, facility: str) -> None:
         self.path = path
+        self.rest = b""
         self.facility = FACILITIES[facility] << 3
         self.socket: socket.socket | None = None
 
-    def write(self, priority: int, line: bytes) -> None:
-        """Send a datagram; a missing or restarted syslog daemon is tried again at each line."""
-        packet = b"<%d>%b" % (self.facility | priority, line)
+    def take(self, lines: deque[tuple[int, bytes]]) -> None:
+        """Send a datagram a line; a missing or restarted syslog daemon is tried at each call."""
         try:
             if self.socket is None:
                 self.socket = self._connect()
-            self.socket.send(packet)
+            while lines:
+                priority, line = lines[0]
+                self.socket.send(b"<%d>%b" % (self.facility | priority, line))
+                lines.popleft()
         except BlockingIOError:
-            raise
+            pass  # it is slow: later
         except OSError as error:
             self.close()
             if error.errno == errno.EMSGSIZE:
-                return
-            raise BlockingIOError from error
+                lines.popleft()
 
     def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -101,14 +108,19 @@ class DescriptorTarget:
         self.stream = stat.S_ISSOCK(os.fstat(fd).st_mode)
         self.socket = socket.socket(fileno=os.dup(fd)) if self.stream else None
 
-    def write(self, priority: int, line: bytes) -> None:
-        """Write a line; the rest of one that went out in part goes first."""
-        if self.rest:
-            self.rest = self.rest[self._send(self.rest) :]
+    def take(self, lines: deque[tuple[int, bytes]]) -> None:
+        """Write the lines at once; of one that went out in part the rest goes first."""
+        while self.rest or lines:
+            if not self.rest:
+                self.rest = b"".join(line + b"\n" for _, line in islice(lines, _AT_ONCE))
+                for _ in range(min(_AT_ONCE, len(lines))):
+                    lines.popleft()
+            try:
+                self.rest = self.rest[self._send(self.rest) :]
+            except BlockingIOError:
+                return
             if self.rest:
-                raise BlockingIOError
-        data = line + b"\n"
-        self.rest = data[self._send(data) :]
+                return
 
     def _send(self, data: bytes) -> int:
         try:
@@ -170,6 +182,7 @@ class Log:
         self.debugging = debug
         self.as_json = as_json
         self.lost = 0
+        self.batching = False  # whether somebody calls `flush` behind each batch of lines
         self._backlog: deque[tuple[int, bytes]] = deque()
         self._second = 0
         self._stamp = ""
@@ -202,33 +215,30 @@ class Log:
     def write(self, priority: int, text: str, fields: Mapping[str, object] | None) -> None:
         """Write one line of `priority`, whatever the level."""
         line = self._json(priority, text, fields) if self.as_json else self._plain(text)
-        if self._backlog:
-            self.flush()
-        if self._backlog:
-            self._keep(priority, line)
-            return
-        try:
-            self.target.write(priority, line)
-        except BlockingIOError:
-            self._keep(priority, line)
-
-    def flush(self) -> None:
-        """Offer the backlog to the target again; called with every line and by the sweep."""
-        while self._backlog:
-            try:
-                self.target.write(*self._backlog[0])
-            except BlockingIOError:
-                return
-            self._backlog.popleft()
-        if self.lost:
-            lost, self.lost = self.lost, 0
-            self.err(f"{lost} log lines lost: the log target did not take them")
-
-    def _keep(self, priority: int, line: bytes) -> None:
         if len(self._backlog) < BACKLOG_LINES:
             self._backlog.append((priority, line))
         else:
             self.lost += 1
+        if not self.batching:
+            self.flush()
+
+    def fault(self, what: str, error: BaseException) -> None:
+        """Say that the program itself is wrong: where, but no value that the error may carry."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = ""
+        if trace is not None:
+            place = f" in {trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+        self.err(f"internal error ({what}): {type(error).__name__}{place}")
+
+    def flush(self) -> None:
+        """Offer the backlog to the target: each line, or each batch and each second."""
+        if self._backlog or self.target.rest:
+            self.target.take(self._backlog)
+            if self.lost and not self._backlog:
+                lost, self.lost = self.lost, 0
+                self.err(f"{lost} log lines lost: the log target did not take them")
 
     def _plain(self, text: str) -> bytes:
         now = int(time.time())

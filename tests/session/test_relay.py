@@ -16,6 +16,7 @@ import pytest
 import trustme
 import uvloop
 
+from perdition.session.poller import Poller
 from perdition.session.relay import Relay
 
 TLS_PAIRS = list(product((False, True), repeat=2))
@@ -71,15 +72,26 @@ class Seconds:
         self.watched.append(second)
 
 
+def poller_of(loop: asyncio.AbstractEventLoop) -> Poller:
+    """A poller whose callbacks may not fail."""
+
+    def failed(error: Exception) -> None:
+        loop.stop()
+        raise error
+
+    return Poller(loop, failed=failed, after=lambda: None)
+
+
 class Running:
     """A relay on a loop of its own in a thread, as a worker would run it."""
 
     def __init__(self, client: socket.socket, server: socket.socket, kind: str = "uvloop") -> None:
         self.loop = LOOPS[kind]()
+        self.poller = poller_of(self.loop)
         self.seconds = Seconds()
         self.words: list[str] = []
         self.relay = Relay(
-            self.loop, self.seconds, memoryview(bytearray(131072)), client, server,
+            self.poller, self.seconds, memoryview(bytearray(131072)), client, server,
             finished=self._finished, idle=5,
         )  # fmt: skip
         self.thread = threading.Thread(target=self._run)
@@ -95,6 +107,7 @@ class Running:
 
     def _run(self) -> None:
         self.loop.run_forever()
+        self.poller.close()
         self.loop.close()
 
     def join(self) -> None:
@@ -249,8 +262,9 @@ def test_idle_ends_it_and_traffic_defers_it() -> None:
     front.setblocking(False)
     back.setblocking(False)
     words: list[str] = []
+    poller = poller_of(loop)
     relay = Relay(
-        loop, seconds, memoryview(bytearray(131072)), front, back,
+        poller, seconds, memoryview(bytearray(131072)), front, back,
         finished=lambda _, why: words.append(why), idle=10,
     )  # fmt: skip
     relay.up.start(b"", b"")
@@ -268,4 +282,5 @@ def test_idle_ends_it_and_traffic_defers_it() -> None:
     assert client.recv(1) == b""
     client.close()
     server.close()
+    poller.close()
     loop.close()

@@ -15,7 +15,9 @@ from perdition.server.privileges import become, find_identity
 from perdition.server.setup import make_contexts, make_log, make_service
 from perdition.server.sweep import Sweep
 from perdition.server.worker import new_loop
-from perdition.session.login import Session
+from perdition.session.login import Session, address_of
+from perdition.session.poller import Poller
+from perdition.session.trail import Address
 from perdition.tls import Passphrase
 
 FAILED = 255  # the client left without a login, as 2.2 says it
@@ -29,7 +31,10 @@ def serve(config: Config) -> int:
     sock, threads = _client()
     loop, _ = new_loop()
     sweep = Sweep(loop, log.flush)
-    service = make_service(config, contexts, log, loop, sweep, inetd_pid=os.getppid())
+    poller = Poller(loop, failed=lambda error: log.fault("session", error), after=log.flush)
+    service = make_service(
+        config, contexts, log, loop=loop, poller=poller, sweep=sweep, inetd_pid=os.getppid()
+    )
     status = FAILED
 
     def ended(session: Session) -> None:
@@ -38,7 +43,8 @@ def serve(config: Config) -> int:
         loop.call_soon(loop.stop)
 
     sweep.start()
-    loop.call_soon(Session, service, sock, ended)
+    peer, reached = _addresses(sock)
+    loop.call_soon(Session, service, sock, peer, reached, ended)
     loop.run_forever()
     log.flush()
     for thread in threads:
@@ -60,6 +66,14 @@ def _client() -> tuple[socket.socket, list[threading.Thread]]:
     for thread in threads:
         thread.start()
     return ours, threads[1:]
+
+
+def _addresses(sock: socket.socket) -> tuple[Address | None, Address | None]:
+    """Both ends of the client's connection, where it is one over IP."""
+    try:
+        return address_of(sock.getpeername()), address_of(sock.getsockname())
+    except OSError:
+        return None, None
 
 
 def _pump_in(sock: socket.socket) -> None:

@@ -19,6 +19,7 @@ from perdition.log import Log, open_target
 from perdition.protocols import PROTOCOLS, TlsUse
 from perdition.server.sweep import Sweep
 from perdition.session.dial import Resolver, Rotation
+from perdition.session.poller import Poller
 from perdition.session.service import Service, Timeouts
 from perdition.session.trail import TrailTerms
 from perdition.tls import Passphrase, listen_context, outgoing_context
@@ -89,9 +90,10 @@ def make_service(
     config: Config,
     contexts: Contexts,
     log: Log,
-    loop: asyncio.AbstractEventLoop,
-    sweep: Sweep,
     *,
+    loop: asyncio.AbstractEventLoop,
+    poller: Poller,
+    sweep: Sweep,
     inetd_pid: int = 0,
 ) -> Service:
     """Build what a worker's sessions share."""
@@ -109,6 +111,7 @@ def make_service(
 
     return Service(
         loop=loop,
+        poller=poller,
         log=log,
         sweep=sweep,
         buffer=memoryview(bytearray(BUFFER)),

@@ -15,14 +15,17 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from perdition.errors import StartError
 from perdition.log import DescriptorTarget, Log
 from perdition.server.limits import ConnectionLimit
 from perdition.server.privileges import Identity, become
 from perdition.server.sweep import Sweep
-from perdition.session.login import Session
+from perdition.session.login import Session, address_of
+from perdition.session.poller import Poller
 from perdition.session.service import Service
+from perdition.session.trail import Address
 
 ACCEPTS = 32  # clients taken in a row before the others get their turn
 PAUSE = 1.0  # seconds without accepting when descriptors have run out
@@ -48,7 +51,7 @@ class Orders:
     identity: Identity
     log: Log
     limit: ConnectionLimit
-    make_service: Callable[[asyncio.AbstractEventLoop, Sweep], Service]
+    make_service: Callable[..., Service]  # loop=, poller=, sweep=
 
 
 class Worker:
@@ -62,6 +65,7 @@ class Worker:
         self.draining = False
         self.loop, self._loop_warning = new_loop()
         self.sweep = Sweep(self.loop, self.log.flush)
+        self.poller = Poller(self.loop, failed=self._failed, after=self.log.flush)
         self.service: Service | None = None
 
     def run(self) -> int:
@@ -69,7 +73,7 @@ class Worker:
         orders = self.orders
         try:
             become(orders.identity)
-            self.service = orders.make_service(self.loop, self.sweep)
+            self.service = orders.make_service(loop=self.loop, poller=self.poller, sweep=self.sweep)
         except StartError as error:
             orders.control.send(f"error {error}".encode())
             return 1
@@ -81,6 +85,7 @@ class Worker:
             self.loop.add_signal_handler(number, self._drain, 0)
         self._listen()
         self.sweep.start()
+        self.log.batching = True
         orders.control.send(b"ready")
         gc.set_threshold(20_000, 20, 50)
         self.loop.run_forever()
@@ -91,23 +96,29 @@ class Worker:
 
     def _listen(self) -> None:
         for sock in self.orders.sockets:
-            self.loop.add_reader(sock.fileno(), self._accept, sock)
+            name = sock.getsockname()
+            # A socket bound to one address knows where its clients arrive; others ask for each.
+            reached = None if name[0] in ("::", "0.0.0.0") else address_of(name)
+            self.poller.add_reader(sock.fileno(), partial(self._accept, sock, reached))
 
     def _pause(self) -> None:
         for sock in self.orders.sockets:
-            self.loop.remove_reader(sock.fileno())
+            self.poller.remove_reader(sock.fileno())
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _failed(self, error: Exception) -> None:
+        self.log.fault("callback", error)
+
+    def _accept(self, listening: socket.socket, reached: Address | None) -> None:
         for _ in range(ACCEPTS):
             try:
-                sock, _ = listening.accept()
+                sock, peer = listening.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as error:
                 self._accept_failed(error)
                 return
             sock.setblocking(False)
-            self._admit(sock)
+            self._admit(sock, address_of(peer), reached or address_of(sock.getsockname()))
 
     def _accept_failed(self, error: OSError) -> None:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
@@ -121,14 +132,16 @@ class Worker:
         if not self.draining:
             self._listen()
 
-    def _admit(self, sock: socket.socket) -> None:
+    def _admit(self, sock: socket.socket, peer: Address | None, reached: Address | None) -> None:
         assert self.service is not None
         limit = self.orders.limit
         if limit.enter():
-            session = Session(self.service, sock, self._ended)
+            session = Session(self.service, sock, peer, reached, self._ended)
         elif self.refused < REFUSALS:
             self.refused += 1
-            session = Session(self.service, sock, self._ended_refused, refuse=limit.limit)
+            session = Session(
+                self.service, sock, peer, reached, self._ended_refused, refuse=limit.limit
+            )
         else:
             sock.close()
             return
@@ -176,6 +189,7 @@ class Worker:
         self.draining = True
         self._pause()
         for sock in self.orders.sockets:
+            self.poller.forget(sock.fileno())
             sock.close()
         if not self.sessions:
             self.loop.stop()

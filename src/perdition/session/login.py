@@ -63,6 +63,8 @@ class Session:
         self,
         service: Service,
         sock: socket.socket,
+        peer: Address | None,
+        reached: Address | None,
         ended: Callable[[Session], None],
         *,
         refuse: int = 0,
@@ -73,10 +75,8 @@ class Session:
         self.slot = 0
         self.relay: Relay | None = None
         self.server: Side[Back] | None = None
-        self.client: Side[Front] = Side(service.loop, sock, self.step, self._client_lost)
-        self.trail = Trail(
-            service.log, service.trail_terms, _address(sock.getpeername), _address(sock.getsockname)
-        )
+        self.client: Side[Front] = Side(service.poller, sock, self.step, self._client_lost)
+        self.trail = Trail(service.log, service.trail_terms, peer, reached)
         self.complete = False  # whether the client logged in, or left of its own will
         self._held = False
         self._step_due = 0
@@ -109,9 +109,7 @@ class Session:
             self._coro = None
         except Exception as error:  # one of three doors: a fault of ours costs one session
             self._coro = None
-            self.service.log.err(
-                f"session failed:{self.trail.ft} {type(error).__name__} {_where(error)}"
-            )
+            self.service.log.fault("session", error)
             self._finish("internal error")
 
     def _client_lost(self, error: PerditionError) -> None:
@@ -306,7 +304,7 @@ class Session:
             except OSError as error:
                 outcome = Refused(Reason.UNREACHABLE, detail=error.strerror or str(error))
                 continue
-            side: Side[Back] = Side(self.service.loop, sock, self.step, self._server_lost)
+            side: Side[Back] = Side(self.service.poller, sock, self.step, self._server_lost)
             self.server = side
             try:
                 answer = await self._talk(side, server, login)
@@ -402,7 +400,7 @@ class Session:
         service.sweep.watch(self, 0)
         self.complete = True
         relay = Relay(
-            service.loop,
+            service.poller,
             service.sweep,
             service.buffer,
             client_sock,
@@ -481,25 +479,11 @@ async def _coroutine(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def _address(ask: Callable[[], Any]) -> Address | None:
-    """Host and port of one end of a socket, or None where it has none."""
-    try:
-        name = ask()
-    except OSError:
-        return None
-    if not isinstance(name, tuple):
+def address_of(name: object) -> Address | None:
+    """Host and port of what getpeername and its like say, None where that is no IP address."""
+    if not isinstance(name, tuple) or not name:
         return None
     return plain_host(name[0]), name[1]
-
-
-def _where(error: BaseException) -> str:
-    """The place of a fault, without the values that a message could carry."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return ""
-    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
 
 
 def _dialogue_log(service: Service, peer: str) -> Shown:

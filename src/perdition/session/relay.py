@@ -8,7 +8,6 @@ Invariant: what was read from one side is written to the other, once, in order, 
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from collections.abc import Callable
@@ -18,6 +17,25 @@ _WANT_READ = (BlockingIOError, ssl.SSLWantReadError)
 _RECORD = 16384  # bytes; a shorter read from TLS means that no more is there
 _LINGER = 30  # seconds without traffic that a half-closed session may last
 _QUIET = 2  # seconds without traffic before a TLS server hears that its client has ended
+
+
+class Poller(Protocol):
+    """Callbacks by descriptor."""
+
+    def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:
+        """Call it whenever `fd` can be read."""
+
+    def remove_reader(self, fd: int, /) -> None:
+        """Leave what comes in the kernel's buffer."""
+
+    def add_writer(self, fd: int, callback: Callable[[], None], /) -> None:
+        """Call it whenever `fd` can be written."""
+
+    def remove_writer(self, fd: int, /) -> None:
+        """Be told no more."""
+
+    def forget(self, fd: int, /) -> None:
+        """Drop the callbacks of a descriptor that is closed next."""
 
 
 class Sweep(Protocol):
@@ -94,9 +112,9 @@ class Flow:
     def _hold(self, rest: bytes) -> None:
         """Keep `rest` until the sink takes it, and read no more meanwhile."""
         self.backlog = rest
-        loop = self.relay.loop
-        loop.remove_reader(self.fd)
-        loop.add_writer(self.sink.fileno(), self.writable)
+        poller = self.relay.poller
+        poller.remove_reader(self.fd)
+        poller.add_writer(self.sink.fileno(), self.writable)
 
     def writable(self) -> None:
         """The sink takes bytes again; also serves the other flow's TLS that wanted to write."""
@@ -118,23 +136,23 @@ class Flow:
             if self.ended:
                 self._end_sink()
             else:
-                relay.loop.add_reader(self.fd, self.readable)
-        relay.loop.remove_writer(self.sink.fileno())
+                relay.poller.add_reader(self.fd, self.readable)
+        relay.poller.remove_writer(self.sink.fileno())
         other = relay.other(self)
         if other.stuck:
             other.stuck = False
-            relay.loop.add_reader(other.fd, other.readable)
+            relay.poller.add_reader(other.fd, other.readable)
 
     def _wait_to_write(self) -> None:
         self.stuck = True
         relay = self.relay
-        relay.loop.remove_reader(self.fd)
-        relay.loop.add_writer(self.fd, relay.other(self).writable)
+        relay.poller.remove_reader(self.fd)
+        relay.poller.add_writer(self.fd, relay.other(self).writable)
 
     def _source_ended(self) -> None:
         relay = self.relay
         self.ended = True
-        relay.loop.remove_reader(self.fd)
+        relay.poller.remove_reader(self.fd)
         if relay.other(self).ended:
             relay.close("")
             return
@@ -190,7 +208,7 @@ class Flow:
         elif self.ended:
             self._source_ended()
         else:
-            self.relay.loop.add_reader(self.fd, self.readable)
+            self.relay.poller.add_reader(self.fd, self.readable)
 
 
 class Relay:
@@ -202,12 +220,12 @@ class Relay:
     """
 
     __slots__ = (
-        "active", "buffer", "closed", "down", "finished", "idle", "loop", "slot", "sweep", "up",
+        "active", "buffer", "closed", "down", "finished", "idle", "poller", "slot", "sweep", "up",
     )  # fmt: skip
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         sweep: Sweep,
         buffer: memoryview,
         client: socket.socket,
@@ -216,7 +234,7 @@ class Relay:
         finished: Callable[[Relay, str], None],
         idle: int = 0,
     ) -> None:
-        self.loop = loop
+        self.poller = poller
         self.sweep = sweep
         self.buffer = buffer
         self.finished = finished
@@ -255,8 +273,7 @@ class Relay:
             return
         self.closed = True
         for flow in (self.up, self.down):
-            self.loop.remove_reader(flow.fd)
-            self.loop.remove_writer(flow.fd)
+            self.poller.forget(flow.fd)
         for flow in (self.up, self.down):
             if isinstance(flow.source, ssl.SSLSocket):
                 try:

@@ -14,6 +14,7 @@ from typing import Protocol
 from perdition.log import Log
 from perdition.protocols import TlsUse
 from perdition.session.dial import Resolver, Rotation
+from perdition.session.poller import Poller
 from perdition.session.trail import TrailTerms
 from perdition.username import NameRules
 from perdition.wire.base import Back, BackTerms, Front, FrontTerms
@@ -54,6 +55,7 @@ class Service:
     """See the fields; `front_terms` gives the terms for the host name that the greeting shows."""
 
     loop: asyncio.AbstractEventLoop
+    poller: Poller
     log: Log
     sweep: Deadlines
     buffer: memoryview

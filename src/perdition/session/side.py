@@ -8,7 +8,6 @@ Invariant: bytes leave in the order in which they were given, and none is lost a
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from perdition.errors import PeerGone, PerditionError, WireError
+from perdition.session.poller import Poller
 
 READ_SIZE = 16384  # a whole TLS record, so that nothing stays behind in OpenSSL's buffer
 _WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -39,18 +39,18 @@ class Side(Generic[G]):
     """A peer before the relay; `sock` is the plain or the TLS socket."""
 
     __slots__ = (
-        "_handshaking", "backlog", "ended", "fd", "grammar", "loop", "on_event",
-        "on_lost", "reading", "sock",
+        "_handshaking", "backlog", "ended", "fd", "grammar", "on_event", "on_lost", "poller",
+        "reading", "sock",
     )  # fmt: skip
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         sock: socket.socket,
         on_event: Callable[[Any], None],
         on_lost: Callable[[PerditionError], None],
     ) -> None:
-        self.loop = loop
+        self.poller = poller
         self.sock = sock
         self.fd = sock.fileno()
         self.on_event = on_event
@@ -72,13 +72,13 @@ class Side(Generic[G]):
         """Read when there is something to read."""
         if not self.reading and not self.ended:
             self.reading = True
-            self.loop.add_reader(self.fd, self._readable)
+            self.poller.add_reader(self.fd, self._readable)
 
     def pause(self) -> None:
         """Leave what comes in the kernel's buffers."""
         if self.reading:
             self.reading = False
-            self.loop.remove_reader(self.fd)
+            self.poller.remove_reader(self.fd)
 
     def _readable(self) -> None:
         try:
@@ -135,23 +135,26 @@ class Side(Generic[G]):
             sent = len(waited)  # the peer is gone: reading tells, with the kernel's reason
         self.backlog = waited[sent:]
         if self.backlog:
-            self.loop.add_writer(self.fd, self._writable)
+            self.poller.add_writer(self.fd, self._writable)
 
     def _writable(self) -> None:
-        self.loop.remove_writer(self.fd)
+        self.poller.remove_writer(self.fd)
         self._flush()
 
     def when_connected(self) -> None:
         """Tell by `on_event(None)` when the connection is there, by `on_lost` why it is not."""
-        self.loop.add_writer(self.fd, self._connected)
+        self.poller.add_writer(self.fd, self._connected)
 
     def _connected(self) -> None:
-        self.loop.remove_writer(self.fd)
-        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._lose(gone(OSError(code, os.strerror(code))))
-        else:
-            self.on_event(None)
+        try:
+            self.sock.getpeername()
+        except OSError:
+            code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                self._lose(gone(OSError(code, os.strerror(code))))
+            return
+        self.poller.remove_writer(self.fd)
+        self.on_event(None)
 
     # -- TLS --------------------------------------------------------------------------------
 
@@ -159,7 +162,7 @@ class Side(Generic[G]):
         """Start the handshake; `on_event(None)` tells of its end, `on_lost` of its failure."""
         self.pause()
         if self.backlog:
-            self.loop.remove_writer(self.fd)
+            self.poller.remove_writer(self.fd)
             early = bytes(self.backlog)
             self.backlog = b""
             if self.sock.send(early) < len(early):
@@ -172,7 +175,7 @@ class Side(Generic[G]):
         )
         self._handshaking = True
         if server:
-            self.loop.add_reader(self.fd, self._shake)
+            self.poller.add_reader(self.fd, self._shake)
             self.reading = True
         else:
             self._shake()
@@ -182,30 +185,29 @@ class Side(Generic[G]):
         try:
             self.sock.do_handshake()
         except ssl.SSLWantReadError:
-            self.loop.remove_writer(self.fd)
+            self.poller.remove_writer(self.fd)
             if not self.reading:
                 self.reading = True
-                self.loop.add_reader(self.fd, self._shake)
+                self.poller.add_reader(self.fd, self._shake)
             return
         except ssl.SSLWantWriteError:
-            self.loop.add_writer(self.fd, self._shake)
+            self.poller.add_writer(self.fd, self._shake)
             return
         except (OSError, ValueError) as error:
             self._lose(gone(error))
             return
         self._handshaking = False
-        self.loop.remove_writer(self.fd)
-        self.loop.add_reader(self.fd, self._readable)
+        self.poller.remove_writer(self.fd)
+        self.poller.add_reader(self.fd, self._readable)
         self.reading = True
         self.on_event(None)
 
     # -- the end ----------------------------------------------------------------------------
 
     def release(self) -> tuple[socket.socket, bytes]:
-        """Let go of socket and backlog, for the relay; the side is done."""
-        self.loop.remove_reader(self.fd)
+        """Let go of socket and backlog; the relay replaces the reading callback or removes it."""
         if self.backlog:
-            self.loop.remove_writer(self.fd)
+            self.poller.remove_writer(self.fd)
         return self.sock, self.backlog
 
     def close(self, drain: int = 0) -> None:
@@ -216,8 +218,7 @@ class Side(Generic[G]):
         """
         if self.fd < 0:
             return
-        self.loop.remove_reader(self.fd)
-        self.loop.remove_writer(self.fd)
+        self.poller.forget(self.fd)
         self.fd = -1
         if isinstance(self.sock, ssl.SSLSocket) and not self._handshaking:
             try:
