@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+_LONGEST = 4096  # bytes of what the daemon says: a write that a pipe takes whole
+
 
 class Detached:
     """In the daemon: the way back to the first process, until `came_up` or `failed`."""
@@ -22,7 +24,7 @@ class Detached:
 
     def failed(self, text: str) -> None:
         """Let the first process print `text` and exit with failure."""
-        self._say(b"failed " + text.encode("utf-8", "backslashreplace"))
+        self._say(b"failed " + text.encode("utf-8", "backslashreplace")[: _LONGEST - 7])
 
     def _say(self, word: bytes) -> None:
         if self._pipe >= 0:
@@ -37,7 +39,8 @@ def detach(failure_status: int) -> Detached:
     pid = os.fork()
     if pid:
         os.close(writer)
-        word = _read_all(reader)
+        # One message; no wait for the end of the pipe, which workers hold as well.
+        word = os.read(reader, _LONGEST)
         os.waitpid(pid, 0)
         if word == b"up":
             os._exit(0)
@@ -55,10 +58,3 @@ def detach(failure_status: int) -> Detached:
         os.dup2(null, fd)
     os.close(null)
     return Detached(writer)
-
-
-def _read_all(fd: int) -> bytes:
-    parts = []
-    while part := os.read(fd, 4096):
-        parts.append(part)
-    return b"".join(parts)

@@ -22,10 +22,10 @@ from perdition import __version__
 from perdition.config import Config, warnings
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
+from perdition.notify import notify, notify_reloading
 from perdition.server.counters import Counters
 from perdition.server.limits import ConnectionLimit
 from perdition.server.listen import Listeners
-from perdition.server.notify import notify, notify_reloading
 from perdition.server.pidfile import PidFile
 from perdition.server.privileges import Identity, find_identity
 from perdition.server.setup import Contexts, make_contexts, make_log, make_service

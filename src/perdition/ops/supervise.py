@@ -1,0 +1,201 @@
+"""Several daemons in the foreground as one service, for a service manager such as systemd.
+
+Each daemon is told by sd_notify(3) to a socket of ours that it is up; when all are, we say so to
+whoever asked us. Signals are passed on, a daemon that dies is started again, one that ends of its
+own accord is not. Nothing is read from the network.
+Invariant: no daemon outlives `supervise`, unless it is killed.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from perdition.notify import notify, notify_reloading
+
+PAUSE = 1.0  # seconds before a daemon that died is started again; doubled while it does not come up
+LONGEST_PAUSE = 30.0
+
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
+
+
+@dataclass(slots=True, eq=False)
+class _Ward:
+    """One daemon in our care."""
+
+    command: str
+    words: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    ready: bool = False
+    pause: float = PAUSE
+    due: float = 0.0  # monotonic: when to start it again
+
+
+def supervise(daemons: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> int:
+    """Run the daemons (command -> program and words) until all have ended.
+
+    Returns 0, or 1 when one of them could not start; then the others are stopped.
+    """
+    return _Supervisor(daemons, environment).run()
+
+
+class _Supervisor:
+    def __init__(
+        self, daemons: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+    ) -> None:
+        self._wards = [_Ward(command, words) for command, words in daemons.items()]
+        self._ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._ears.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._ears.bind("")  # the kernel finds an abstract name, as in unix(7)
+        name = self._ears.getsockname()[1:].decode("ascii")
+        self._environment = {**environment, "NOTIFY_SOCKET": f"@{name}"}
+        self._up = False  # all have been ready once
+        self._stopping = False
+        self._reloading: set[str] = set()  # commands that have not said READY since
+        self._status = 0
+
+    def run(self) -> int:
+        wake, wakes = socket.socketpair()
+        with wake, wakes, self._ears:
+            wake.setblocking(False)
+            wakes.setblocking(False)
+            signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+            for number in (*_ENDS, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, lambda *_: None)  # the number comes through the descriptor
+            poll = select.poll()
+            poll.register(wake, select.POLLIN)
+            poll.register(self._ears, select.POLLIN)
+            while self._wards:
+                self._start_due()
+                poll.poll(self._patience())
+                self._hear()
+                self._obey(wake)
+                self._bury()
+            signal.set_wakeup_fd(-1)
+        return self._status
+
+    def _patience(self) -> float | None:
+        """Milliseconds until a daemon is due."""
+        waits = [ward.due for ward in self._wards if ward.process is None]
+        return max(0.0, min(waits) - time.monotonic()) * 1000 if waits else None
+
+    def _start_due(self) -> None:
+        for ward in self._wards:
+            if ward.process is None and ward.due <= time.monotonic() and not self._stopping:
+                try:
+                    ward.process = subprocess.Popen(
+                        ward.words, stdin=subprocess.DEVNULL, env=self._environment
+                    )
+                except OSError as error:
+                    self._lost(ward, error.strerror or str(error))
+        self._forget()
+
+    # -- what daemons say -------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        while True:
+            try:
+                data, ancillary, _, _ = self._ears.recvmsg(
+                    4096, socket.CMSG_SPACE(_CREDENTIALS.size)
+                )
+            except BlockingIOError:
+                return
+            # Anybody on this host may write to the socket: only the daemons themselves count.
+            pids = [_CREDENTIALS.unpack(part)[0] for _, _, part in ancillary]
+            if b"READY=1" in data.split(b"\n"):
+                for ward in self._wards:
+                    if ward.process is not None and ward.process.pid in pids:
+                        self._is_ready(ward)
+
+    def _is_ready(self, ward: _Ward) -> None:
+        ward.ready = True
+        ward.pause = PAUSE
+        self._reloading.discard(ward.command)
+        self._up = self._up or all(other.ready for other in self._wards)
+        self._report()
+
+    def _report(self) -> None:
+        if self._stopping or not self._up:
+            return
+        states = [f"{w.command} {'up' if w.ready else 'down'}" for w in self._wards]
+        ready = () if self._reloading else ("READY=1",)
+        notify(*ready, f"STATUS={', '.join(states)}")
+
+    # -- what we are told -------------------------------------------------------------------
+
+    def _obey(self, wake: socket.socket) -> None:
+        try:
+            numbers = wake.recv(64)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number in _ENDS:
+                self._stop()
+            elif number == signal.SIGHUP:
+                self._reload()
+
+    def _stop(self) -> None:
+        notify("STOPPING=1")
+        self._stopping = True
+        for ward in self._wards:
+            if ward.process is not None:
+                ward.process.send_signal(signal.SIGTERM)
+        self._forget()
+
+    def _reload(self) -> None:
+        # One that is not up yet has no handler for the signal, and reads what there is now.
+        ready = [ward for ward in self._wards if ward.ready]
+        if self._stopping or not ready:
+            return
+        notify_reloading()
+        for ward in ready:
+            self._reloading.add(ward.command)
+            if ward.process is not None:
+                ward.process.send_signal(signal.SIGHUP)
+
+    # -- what ends --------------------------------------------------------------------------
+
+    def _bury(self) -> None:
+        for ward in self._wards:
+            if ward.process is not None and (code := ward.process.poll()) is not None:
+                ward.process = None
+                self._lost(ward, f"signal {-code}" if code < 0 else f"exit status {code}", code)
+        self._forget()
+
+    def _lost(self, ward: _Ward, how: str, code: int = -1) -> None:
+        was_ready, ward.ready = ward.ready, False
+        self._reloading.discard(ward.command)
+        if self._stopping:
+            return
+        if not self._up:
+            _say(f"{ward.command} could not start: {how}")
+            self._status = 1
+            self._stop()
+        elif was_ready and code == 0:
+            _say(f"{ward.command} has ended as it was told to")
+            ward.due = float("inf")
+        else:
+            _say(f"{ward.command} is down: {how}; starting it again in {ward.pause:g} s")
+            ward.due = time.monotonic() + ward.pause
+            ward.pause = min(LONGEST_PAUSE, ward.pause * 2)
+        self._report()
+
+    def _forget(self) -> None:
+        """Drop those that will not be started again."""
+        self._wards = [
+            ward
+            for ward in self._wards
+            if ward.process is not None or not (self._stopping or ward.due == float("inf"))
+        ]
+
+
+def _say(text: str) -> None:
+    print(f"perdition-service: {text}", file=sys.stderr, flush=True)
