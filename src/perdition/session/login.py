@@ -1,8 +1,7 @@
 """The dialogue of one session, from the first byte to the relay, read from top to bottom.
 
-It is a coroutine that the sides step themselves with `send`: there is no task and no future unless
-a step has to wait for the resolver. While a login is under way the client's grammar is held, so
-only the server, the clock or the end of the client can wake it.
+What moves it is in `stepped`. While a login is under way the client's grammar is held, so only
+the server, the clock or the end of the client can wake it.
 Invariant: whatever happens, `_finish` runs once, both sockets are closed or with the relay, and
 a client that can still be answered has been answered.
 """
@@ -11,8 +10,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from perdition.errors import DeadlineExpired, PeerGone, PerditionError, WireError
 from perdition.log import text_of
@@ -22,6 +21,7 @@ from perdition.session import dial
 from perdition.session.relay import Relay
 from perdition.session.service import Service
 from perdition.session.side import Side
+from perdition.session.stepped import STEP, ServerLost, Stepped
 from perdition.session.trail import Address, Trail, plain_host
 from perdition.username import State, mangle
 from perdition.wire.base import (
@@ -35,28 +35,14 @@ from perdition.wire.base import (
     StartTls,
 )
 
-T = TypeVar("T")
 DRAINED = 65536  # bytes of a client thrown away at the end, so that it can read our last word
 
 
-class _Step:
-    """Awaited, gives what the session is stepped with next."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[None, Any, Any]:
-        return (yield)
-
-
-STEP = _Step()
-
-
-class Session:
+class Session(Stepped):
     """One client; `ended` is called once, when it is gone."""
 
     __slots__ = (
-        "_coro", "_held", "_login_due", "_step_due", "_step_name", "client", "complete", "ended",
-        "relay", "server", "service", "slot", "trail",
+        "_held", "client", "complete", "ended", "relay", "server", "trail",
     )  # fmt: skip
 
     def __init__(
@@ -70,47 +56,21 @@ class Session:
         refuse: int = 0,
     ) -> None:
         """Greet the client; with `refuse`, the limit that it is over, tell it to come back."""
-        self.service = service
+        super().__init__(service)
         self.ended = ended
-        self.slot = 0
         self.relay: Relay | None = None
         self.server: Side[Back] | None = None
         self.client: Side[Front] = Side(service.poller, sock, self.step, self._client_lost)
         self.trail = Trail(service.log, service.trail_terms, peer, reached)
         self.complete = False  # whether the client logged in, or left of its own will
         self._held = False
-        self._step_due = 0
-        self._step_name = ""
-        limit = service.timeouts.authenticate
-        self._login_due = service.sweep.now + limit + 1 if limit else 0
-        if limit:
-            service.sweep.watch(self, self._login_due)
-        self._coro: Coroutine[Any, Any, None] | None = self._run(refuse)
+        self._coro = self._run(refuse)
         self.step(None)
 
     @property
     def over(self) -> bool:
         """Whether the session has ended."""
         return self._coro is None and self.relay is None
-
-    # -- being stepped ----------------------------------------------------------------------
-
-    def step(self, event: object) -> None:
-        """Go on with `event`; an exception is thrown into the dialogue where it waits."""
-        coro = self._coro
-        if coro is None:
-            return
-        try:
-            if isinstance(event, BaseException):
-                coro.throw(event)
-            else:
-                coro.send(event)
-        except StopIteration:
-            self._coro = None
-        except Exception as error:  # one of three doors: a fault of ours costs one session
-            self._coro = None
-            self.service.log.fault("session", error)
-            self._finish("internal error")
 
     def _client_lost(self, error: PerditionError) -> None:
         # A clean end while a login is under way may be half a close: the answer is still read.
@@ -119,48 +79,13 @@ class Session:
         self.step(error)
 
     def _server_lost(self, error: PerditionError) -> None:
-        self.step(_ServerLost(error))
+        self.step(ServerLost(error))
 
-    def due(self, now: int) -> int:
-        """Act on the deadline that has come; the sweep's question."""
-        if self._coro is None:
-            return 0
-        if self._login_due and now >= self._login_due:
-            self.step(DeadlineExpired("authenticate_timeout"))
-        elif self._step_due and now >= self._step_due:
-            if self._step_name == "connect" and self.server and dial.is_connected(self.server.sock):
-                self._expect("greeting", self.service.timeouts.greeting)
-            else:
-                self._step_due = 0
-                self.step(_ServerLost(DeadlineExpired(f"{self._step_name}_timeout")))
-        return 0 if self._coro is None else self._next_due()
+    def _crashed(self) -> None:
+        self._finish("internal error")
 
-    def _next_due(self) -> int:
-        if self._login_due and self._step_due:
-            return min(self._login_due, self._step_due)
-        return self._login_due or self._step_due
-
-    def _expect(self, what: str, seconds: int) -> None:
-        """The server has `seconds` for the step named `what`; 0 is no limit."""
-        sweep = self.service.sweep
-        self._step_name = what
-        self._step_due = sweep.now + seconds + 1 if seconds else 0
-        due = self._next_due()
-        if due != self.slot and (not self.slot or due < self.slot):
-            sweep.watch(self, due)
-
-    async def _driver(self, awaitable: Awaitable[T]) -> T:
-        """Wait for something that needs the loop's own tasks."""
-        task = self.service.loop.create_task(_coroutine(awaitable))
-        task.add_done_callback(self._driven)
-        try:
-            await STEP
-            return task.result()
-        finally:
-            task.cancel()
-
-    def _driven(self, task: object) -> None:
-        self.step(None)
+    def _is_connected(self) -> bool:
+        return self.server is not None and dial.is_connected(self.server.sock)
 
     # -- the dialogue -----------------------------------------------------------------------
 
@@ -350,7 +275,7 @@ class Session:
                 else:
                     return answer  # type: ignore[no-any-return]
                 side.resume()
-        except _ServerLost as lost:
+        except ServerLost as lost:
             return self._lost_server(back, lost.error)
 
     def _lost_server(self, back: Back, error: PerditionError) -> Refused:
@@ -371,7 +296,7 @@ class Session:
         try:
             side.start_tls(context, server.host, server=False)
         except PeerGone as error:
-            raise _ServerLost(error) from None
+            raise ServerLost(error) from None
         await STEP
 
     async def _delay(self, refused: Refused) -> None:
@@ -465,18 +390,6 @@ class Session:
         if not side.secure:
             return "plaintext"
         return "ssl" if use is TlsUse.SSL else "starttls"
-
-
-class _ServerLost(Exception):
-    """The server's side of the login ended; `error` says how."""
-
-    def __init__(self, error: PerditionError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-async def _coroutine(awaitable: Awaitable[T]) -> T:
-    return await awaitable
 
 
 def address_of(name: object) -> Address | None:

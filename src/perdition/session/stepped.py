@@ -1,0 +1,124 @@
+"""A dialogue that is stepped by what happens, and the deadlines it runs against.
+
+The dialogue is a coroutine that readiness callbacks step themselves with `send`: there is no task
+and no future unless a step has to wait for a driver, such as the resolver. What it says is in
+`login`; here is only what moves it.
+Invariant: a dialogue that has ended is never stepped again, and asks the sweep for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from perdition.errors import DeadlineExpired, PerditionError
+from perdition.session.service import Service
+
+T = TypeVar("T")
+
+
+class _Step:
+    """Awaited, gives what the dialogue is stepped with next."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, Any, Any]:
+        return (yield)
+
+
+STEP = _Step()
+
+
+class ServerLost(Exception):
+    """The server's side of the login ended; `error` says how."""
+
+    def __init__(self, error: PerditionError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Stepped:
+    """The mover of one dialogue; who inherits writes the dialogue and `_crashed`."""
+
+    __slots__ = ("_coro", "_login_due", "_step_due", "_step_name", "service", "slot")
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.slot = 0  # the sweep's
+        self._coro: Coroutine[Any, Any, None] | None = None
+        self._step_due = 0  # sweep's second by which the server must have done its step
+        self._step_name = ""
+        limit = service.timeouts.authenticate
+        self._login_due = service.sweep.now + limit + 1 if limit else 0
+        if limit:
+            service.sweep.watch(self, self._login_due)
+
+    def _crashed(self) -> None:
+        """End after a fault of ours, which is logged already."""
+        raise AssertionError
+
+    def _is_connected(self) -> bool:
+        """Whether the server's connection is there, when its time for that is over."""
+        return False
+
+    def step(self, event: object) -> None:
+        """Go on with `event`; an exception is thrown into the dialogue where it waits."""
+        coro = self._coro
+        if coro is None:
+            return
+        try:
+            if isinstance(event, BaseException):
+                coro.throw(event)
+            else:
+                coro.send(event)
+        except StopIteration:
+            self._coro = None
+        except Exception as error:  # one of three doors: a fault of ours costs one session
+            self._coro = None
+            self.service.log.fault("session", error)
+            self._crashed()
+
+    def due(self, now: int) -> int:
+        """Act on the deadline that has come; the sweep's question."""
+        if self._coro is None:
+            return 0
+        if self._login_due and now >= self._login_due:
+            self.step(DeadlineExpired("authenticate_timeout"))
+        elif self._step_due and now >= self._step_due:
+            if self._step_name == "connect" and self._is_connected():
+                self._expect("greeting", self.service.timeouts.greeting)
+            else:
+                self._step_due = 0
+                self.step(ServerLost(DeadlineExpired(f"{self._step_name}_timeout")))
+        return 0 if self._coro is None else self._next_due()
+
+    def _next_due(self) -> int:
+        if self._login_due and self._step_due:
+            return min(self._login_due, self._step_due)
+        return self._login_due or self._step_due
+
+    def _expect(self, what: str, seconds: int) -> None:
+        """The server has `seconds` for the step named `what`; 0 is no limit."""
+        sweep = self.service.sweep
+        self._step_name = what
+        self._step_due = sweep.now + seconds + 1 if seconds else 0
+        due = self._next_due()
+        if due != self.slot and (not self.slot or due < self.slot):
+            sweep.watch(self, due)
+
+    async def _driver(self, awaitable: Awaitable[T]) -> T:
+        """Wait for something that needs the loop's own tasks."""
+        task = self.service.loop.create_task(_coroutine(awaitable))
+        task.add_done_callback(self._driven)
+        try:
+            await STEP
+            return task.result()
+        finally:
+            task.cancel()
+
+    def _driven(self, task: object) -> None:
+        self.step(None)
+
+
+async def _coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable
