@@ -1,0 +1,34 @@
+# Two commands do everything: `make run` shows the main job, `make test` checks all there is.
+# The rest is for developers; see CONTRIBUTING.md.
+
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: run test check manual bench clean
+
+run:
+	@sh tools/setup.sh '$(PYTHON)' demo
+	@$(BIN)/python tools/demo.py
+
+test:
+	@sh tools/setup.sh '$(PYTHON)' dev
+	@$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest
+
+# What needs no server: style, types, the direction of imports.
+check:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Render man page, docs/options.md and the sample configuration from the option table.
+manual:
+	$(BIN)/python -m perdition.config.manual
+
+bench:
+	@sh tools/setup.sh '$(PYTHON)' dev
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,90 @@
+#!/bin/sh
+# setup.sh PYTHON EXTRA: what the Makefile needs before it can work.
+# Makes .venv with this project and its extra (demo: for `make run`; dev: for `make test`).
+# For dev it also sees to the Debian packages of tests/packages.txt: root gets them installed,
+# anybody else is told what is missing and which tests will be skipped for it.
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+
+python=$1
+extra=$2
+cd "$(dirname "$0")/.."
+
+say() { echo "setup: $*" >&2; }
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+policy=/usr/sbin/policy-rc.d
+
+restore_policy() {
+    rm -f "$policy"
+    [ ! -e "$policy.kept" ] || mv "$policy.kept" "$policy"
+}
+
+# Install Debian packages; a policy of ours keeps them from starting any service meanwhile.
+install_packages() {
+    say "installing Debian packages: $*"
+    log=$(mktemp)
+    [ ! -e "$policy" ] || mv "$policy" "$policy.kept"
+    trap restore_policy EXIT
+    trap 'exit 1' INT TERM HUP
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    if ! { apt-get update && apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1; then
+        cat "$log" >&2
+        say "the Debian packages could not be installed"
+        exit 1
+    fi
+    rm -f "$log"
+    restore_policy
+    trap - EXIT INT TERM HUP
+}
+
+is_installed() {
+    dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed
+}
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+    say "Python 3.11 or later is needed: make PYTHON=/path/to/python3 …"
+    exit 1
+}
+
+# A Debian without python3-venv has no ensurepip.
+if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+    if is_root && command -v apt-get >/dev/null; then
+        install_packages python3-venv
+    else
+        say "this Python can't make virtual environments: install python3-venv"
+        exit 1
+    fi
+fi
+
+stamp=.venv/.installed-$extra
+if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+    say "making .venv with what $extra needs"
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$extra]"
+    touch "$stamp"
+fi
+
+[ "$extra" = dev ] || exit 0
+if ! command -v dpkg-query >/dev/null; then
+    say "this is no Debian: tests whose programs are missing are skipped by name"
+    exit 0
+fi
+missing=
+while read -r package _; do
+    case $package in '' | '#'*) continue ;; esac
+    is_installed "$package" || missing="$missing $package"
+done <tests/packages.txt
+[ "$missing" ] || exit 0
+if is_root; then
+    # shellcheck disable=SC2086 # a list of names
+    install_packages $missing
+else
+    say "not installed, so tests that need them are skipped:"
+    while read -r package what; do
+        case " $missing " in *" $package "*) say "  $package: $what" ;; esac
+    done <tests/packages.txt
+    say "as root, make test installs them"
+fi
