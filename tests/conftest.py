@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+import trustme
+
+ROOT = Path(__file__).parents[1]
 
 # Debian keeps some of them from the PATH of ordinary users.
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", "/sbin"))
@@ -31,3 +36,24 @@ def need() -> Callable[[str], str]:
         return path
 
     return path_of
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Give a temporary folder that servers which drop their privileges can enter."""
+    with tempfile.TemporaryDirectory(prefix="perdition-") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with ca.pem, cert.pem and key.pem for localhost, and dhparm.pem."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    shutil.copy(ROOT / "tools/ffdhe2048.pem", folder / "dhparm.pem")
+    return folder

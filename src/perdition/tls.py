@@ -12,7 +12,6 @@ import sys
 
 from perdition.config import Config
 from perdition.errors import StartError
-from perdition.log import Log
 
 _VERSIONS = {
     "sslv3": ssl.TLSVersion.SSLv3,
@@ -56,7 +55,7 @@ class Passphrase:
         return line.rstrip(b"\r\n")
 
 
-def listen_context(options: Config, passphrase: Passphrase, log: Log) -> ssl.SSLContext:
+def listen_context(options: Config, passphrase: Passphrase) -> ssl.SSLContext:
     """Return the context toward clients; StartError names the file that can't be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _versions(
@@ -71,13 +70,17 @@ def listen_context(options: Config, passphrase: Passphrase, log: Log) -> ssl.SSL
     _ciphers(context, "ssl_listen_ciphers", options.ssl_listen_ciphers)
     context.num_tickets = 1  # one write less a handshake; clients resume with one as well
     _load_certificate(context, options.ssl_cert_file, options.ssl_key_file, passphrase)
-    if options.ssl_dh_params_file:
-        _load_dh(context, options.ssl_dh_params_file)
-        log.info(f'Loaded Diffie-Hellman parameters: "{options.ssl_dh_params_file}"')
-    elif _holds_dh(options.ssl_cert_file):
-        _load_dh(context, options.ssl_cert_file)
-        log.info(f'Loaded Diffie-Hellman parameters: "{options.ssl_cert_file}"')
+    parameters = dh_parameters_file(options)
+    if parameters:
+        _load_dh(context, parameters)
     return context
+
+
+def dh_parameters_file(options: Config) -> str:
+    """Return the file with the Diffie-Hellman parameters in use; empty when there are none."""
+    if options.ssl_dh_params_file:
+        return options.ssl_dh_params_file
+    return options.ssl_cert_file if _holds_dh(options.ssl_cert_file) else ""
 
 
 def outgoing_context(options: Config) -> ssl.SSLContext:

@@ -12,7 +12,7 @@ import threading
 
 from perdition.config import Config
 from perdition.server.privileges import become, find_identity
-from perdition.server.setup import make_contexts, make_log, make_service
+from perdition.server.setup import announce, make_contexts, make_log, make_service
 from perdition.server.sweep import Sweep
 from perdition.server.worker import new_loop
 from perdition.session.login import Session, address_of
@@ -26,7 +26,8 @@ FAILED = 255  # the client left without a login, as 2.2 says it
 def serve(config: Config) -> int:
     """Serve the client and return the exit status; StartError when it can't be."""
     log = make_log(config)
-    contexts = make_contexts(config, Passphrase(config), log)
+    contexts = make_contexts(config, Passphrase(config))
+    announce(config, log)
     become(find_identity(config.username, config.group))
     sock, threads = _client()
     loop, _ = new_loop()

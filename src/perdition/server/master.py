@@ -18,8 +18,7 @@ from functools import partial
 
 from setproctitle import setproctitle
 
-from perdition import __version__
-from perdition.config import Config, warnings
+from perdition.config import Config
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
 from perdition.notify import notify, notify_reloading
@@ -28,7 +27,14 @@ from perdition.server.limits import ConnectionLimit
 from perdition.server.listen import Listeners
 from perdition.server.pidfile import PidFile
 from perdition.server.privileges import Identity, find_identity
-from perdition.server.setup import Contexts, make_contexts, make_log, make_service
+from perdition.server.setup import (
+    Contexts,
+    announce,
+    make_contexts,
+    make_log,
+    make_service,
+    say_what_is_in_force,
+)
 from perdition.server.worker import Orders, run_worker
 from perdition.tls import Passphrase
 
@@ -73,15 +79,15 @@ class Master:
         self.log: Log = make_log(config)
         self.counters = Counters()
         self.passphrase = Passphrase(config)
-        self.current = self._prepare(config, Listeners(), self.log)
+        self.current = self._prepare(config, Listeners())
         self.old: list[Generation] = []
         self.pid_file: PidFile | None = None
         self.stop_by = 0.0  # monotonic; 0: not stopping
         self._respawn: list[tuple[float, int]] = []  # when, worker number
 
-    def _prepare(self, config: Config, listeners: Listeners, log: Log) -> Generation:
+    def _prepare(self, config: Config, listeners: Listeners) -> Generation:
         identity = find_identity(config.username, config.group)
-        contexts = make_contexts(config, self.passphrase, log)
+        contexts = make_contexts(config, self.passphrase)
         workers = config.workers or len(os.sched_getaffinity(0))
         return Generation(config, contexts, listeners.adapt(config, workers), identity, workers)
 
@@ -103,7 +109,7 @@ class Master:
             self.pid_file = pid_file
         try:
             setproctitle(f"{config.basename}: daemon")
-            self._announce(config)
+            announce(config, self.log)
             try:
                 self._start_workers(self.current)
             except StartError:
@@ -119,12 +125,6 @@ class Master:
                 self.pid_file.remove()
             self.log.flush()
         return 0
-
-    def _announce(self, config: Config) -> None:
-        if not (config.no_daemon and config.log_facility[:1] in "-+") or config.debug:
-            self.log.info(f"Starting perdition version={__version__} protocol={config.protocol}")
-        for warning in warnings(config):
-            self.log.write(5, f"warning: {warning}", None)
 
     def _start_workers(self, generation: Generation) -> None:
         for number in range(generation.workers):
@@ -265,7 +265,7 @@ class Master:
         try:
             config = self._load()
             log = make_log(config)
-            new = self._prepare(config, self.current.listeners, log)
+            new = self._prepare(config, self.current.listeners)
         except (ConfigError, StartError, OSError) as error:
             for line in str(error).splitlines():
                 self.log.err(f"reload: {line}")
@@ -290,8 +290,7 @@ class Master:
         old_log.target.close()
         self.config = config
         log.info("Reloaded configuration, certificates and log")
-        for warning in warnings(config):
-            log.write(5, f"warning: {warning}", None)
+        say_what_is_in_force(config, log)
         notify("READY=1", f"STATUS=listening on {new.listeners}")
 
     def _abandon(self, new: Generation, before: Generation, log: Log, error: StartError) -> None:

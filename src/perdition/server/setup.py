@@ -14,7 +14,9 @@ import zlib
 from dataclasses import dataclass
 from importlib import import_module
 
-from perdition.config import Config
+from perdition import __version__
+from perdition.config import Config, warnings
+from perdition.config.manual import dump
 from perdition.log import Log, open_target
 from perdition.protocols import PROTOCOLS, TlsUse
 from perdition.server.sweep import Sweep
@@ -22,7 +24,7 @@ from perdition.session.dial import Resolver, Rotation
 from perdition.session.poller import Poller
 from perdition.session.service import Service, Timeouts
 from perdition.session.trail import TrailTerms
-from perdition.tls import Passphrase, listen_context, outgoing_context
+from perdition.tls import Passphrase, dh_parameters_file, listen_context, outgoing_context
 from perdition.username import NameRules
 from perdition.wire.base import BackTerms, FrontTerms
 
@@ -46,13 +48,32 @@ def make_log(config: Config) -> Log:
     )  # fmt: skip
 
 
-def make_contexts(config: Config, passphrase: Passphrase, log: Log) -> Contexts:
+def make_contexts(config: Config, passphrase: Passphrase) -> Contexts:
     """Read keys and certificates; StartError names the file that can't be used."""
     listen, outgoing = config.ssl_mode
     return Contexts(
-        None if listen is TlsUse.NONE else listen_context(config, passphrase, log),
+        None if listen is TlsUse.NONE else listen_context(config, passphrase),
         None if outgoing is TlsUse.NONE else outgoing_context(config),
     )
+
+
+def announce(config: Config, log: Log) -> None:
+    """Log what starts, as 2.2 does: not in the foreground unless for debugging."""
+    foreground = config.inetd_mode or config.no_daemon or config.log_facility[:1] in ("-", "+")
+    if config.debug or not foreground:
+        log.info(f"Starting perdition version={__version__} protocol={config.protocol}")
+    if config.debug:
+        for line in dump(config):
+            log.debug(line)
+    say_what_is_in_force(config, log)
+
+
+def say_what_is_in_force(config: Config, log: Log) -> None:
+    """Log what an administrator should know of a configuration that works."""
+    if config.ssl_mode.listen is not TlsUse.NONE and (file := dh_parameters_file(config)):
+        log.info(f'Loaded Diffie-Hellman parameters: "{file}"')
+    for warning in warnings(config):
+        log.notice(f"warning: {warning}")
 
 
 def greeting_mark(config: Config) -> str:
