@@ -99,7 +99,9 @@ class Worker:
             name = sock.getsockname()
             # A socket bound to one address knows where its clients arrive; others ask for each.
             reached = None if name[0] in ("::", "0.0.0.0") else address_of(name)
-            self.poller.add_reader(sock.fileno(), partial(self._accept, sock, reached))
+            self.poller.add_reader(
+                sock.fileno(), partial(self._accept, sock, int(sock.family), reached)
+            )
 
     def _pause(self) -> None:
         for sock in self.orders.sockets:
@@ -108,15 +110,17 @@ class Worker:
     def _failed(self, error: Exception) -> None:
         self.log.fault("callback", error)
 
-    def _accept(self, listening: socket.socket, reached: Address | None) -> None:
+    def _accept(self, listening: socket.socket, family: int, reached: Address | None) -> None:
         for _ in range(ACCEPTS):
             try:
-                sock, peer = listening.accept()
+                fd, peer = listening._accept()  # type: ignore[attr-defined] # not in typeshed
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as error:
                 self._accept_failed(error)
                 return
+            # The C type itself: the wrapper around it costs more than the system call.
+            sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
             self._admit(sock, address_of(peer), reached or address_of(sock.getsockname()))
 
@@ -132,7 +136,9 @@ class Worker:
         if not self.draining:
             self._listen()
 
-    def _admit(self, sock: socket.socket, peer: Address | None, reached: Address | None) -> None:
+    def _admit(
+        self, sock: socket.SocketType, peer: Address | None, reached: Address | None
+    ) -> None:
         assert self.service is not None
         limit = self.orders.limit
         if limit.enter():

@@ -99,12 +99,12 @@ class Rotation:
         return self.servers[start:] + self.servers[:start]
 
 
-def connect(address: SockAddress, *, keepalive: bool) -> socket.socket:
+def connect(address: SockAddress, *, keepalive: bool) -> socket.SocketType:
     """Start a connection and return its socket at once; reading tells how it went.
 
     Raises OSError when it can't even be started.
     """
-    sock = socket.socket(address[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = socket.SocketType(address[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if keepalive:
@@ -118,7 +118,7 @@ def connect(address: SockAddress, *, keepalive: bool) -> socket.socket:
     return sock
 
 
-def is_connected(sock: socket.socket) -> bool:
+def is_connected(sock: socket.SocketType) -> bool:
     """Whether the connection is there by now."""
     try:
         sock.getpeername()

@@ -48,7 +48,7 @@ class Session(Stepped):
     def __init__(
         self,
         service: Service,
-        sock: socket.socket,
+        sock: socket.SocketType,
         peer: Address | None,
         reached: Address | None,
         ended: Callable[[Session], None],

@@ -52,7 +52,7 @@ class Flow:
 
     __slots__ = ("backlog", "count", "ended", "fd", "relay", "sink", "source", "stuck", "told")
 
-    def __init__(self, relay: Relay, source: socket.socket, sink: socket.socket) -> None:
+    def __init__(self, relay: Relay, source: socket.SocketType, sink: socket.SocketType) -> None:
         self.relay = relay
         self.source = source
         self.sink = sink
@@ -152,10 +152,10 @@ class Flow:
     def _source_ended(self) -> None:
         relay = self.relay
         self.ended = True
-        relay.poller.remove_reader(self.fd)
         if relay.other(self).ended:
             relay.close("")
             return
+        relay.poller.remove_reader(self.fd)
         relay.sweep.watch(relay, relay.sweep.now + _QUIET)
         if not self.backlog:
             self._end_sink()
@@ -188,7 +188,7 @@ class Flow:
     def _shut(self) -> None:
         self.told = True
         try:
-            socket.socket.shutdown(self.sink, socket.SHUT_WR)
+            socket.SocketType.shutdown(self.sink, socket.SHUT_WR)
         except OSError:
             self.relay.close("")
 
@@ -228,8 +228,8 @@ class Relay:
         poller: Poller,
         sweep: Sweep,
         buffer: memoryview,
-        client: socket.socket,
-        server: socket.socket,
+        client: socket.SocketType,
+        server: socket.SocketType,
         *,
         finished: Callable[[Relay, str], None],
         idle: int = 0,

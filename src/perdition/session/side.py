@@ -46,7 +46,7 @@ class Side(Generic[G]):
     def __init__(
         self,
         poller: Poller,
-        sock: socket.socket,
+        sock: socket.SocketType,
         on_event: Callable[[Any], None],
         on_lost: Callable[[PerditionError], None],
     ) -> None:
@@ -168,7 +168,7 @@ class Side(Generic[G]):
             if self.sock.send(early) < len(early):
                 raise PeerGone("does not read what comes ahead of TLS")
         self.sock = context.wrap_socket(
-            self.sock,
+            self.sock,  # type: ignore[arg-type] # the C type serves as well
             server_side=server,
             do_handshake_on_connect=False,
             server_hostname=server_name,
@@ -204,7 +204,7 @@ class Side(Generic[G]):
 
     # -- the end ----------------------------------------------------------------------------
 
-    def release(self) -> tuple[socket.socket, bytes]:
+    def release(self) -> tuple[socket.SocketType, bytes]:
         """Let go of socket and backlog; the relay replaces the reading callback or removes it."""
         if self.backlog:
             self.poller.remove_writer(self.fd)
@@ -227,8 +227,8 @@ class Side(Generic[G]):
                 pass  # the peer need not answer a close_notify
         if drain and not self.ended:
             try:
-                socket.socket.shutdown(self.sock, socket.SHUT_WR)
-                socket.socket.recv(self.sock, drain)
+                socket.SocketType.shutdown(self.sock, socket.SHUT_WR)
+                socket.SocketType.recv(self.sock, drain)
             except (OSError, ValueError):
                 pass  # nothing there
         self.sock.close()

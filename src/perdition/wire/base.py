@@ -91,7 +91,7 @@ class Refused:
 Outcome = Accepted | Refused | StartTls
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # so that it is a cheap key
 class FrontTerms:
     """What a front needs to know of the configuration; made once a listener."""
 
@@ -109,7 +109,7 @@ class FrontTerms:
     failed_login_limit: int = 10  # refused logins a connection; 0: no limit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # so that it is a cheap key
 class BackTerms:
     """What a back needs to know of the configuration; made once a listener."""
 
