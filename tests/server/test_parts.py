@@ -207,8 +207,10 @@ def test_sweep_asks_whoever_is_due_and_nobody_else() -> None:
     start = sweep.now
     soon, later, again, gone = Thing(), Thing(), Thing(start + 2), Thing()
     for thing, wait in ((soon, 1), (later, 1000), (again, 1), (gone, 1)):
-        sweep.watch(thing, start + wait)
-    sweep.watch(gone, 0)
+        sweep.by(thing, start + wait)
+    sweep.forget(gone)
+    sweep.by(soon, start + 500)  # is asked earlier anyway
+    sweep.by(later, start + 1000)
     sweep.start()
     loop.call_later(3.2, loop.stop)
     loop.run_forever()

@@ -66,10 +66,19 @@ class Seconds:
 
     def __init__(self) -> None:
         self.now = 0
-        self.watched: list[int] = []
 
-    def watch(self, thing: object, second: int) -> None:
-        self.watched.append(second)
+
+class Owner:
+    """Hears of a relay's end."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def relay_due_by(self, second: int) -> None:
+        pass  # the tests ask themselves
+
+    def relay_ended(self, relay: Relay, why: str) -> None:
+        self.words.append(why)
 
 
 def poller_of(loop: asyncio.AbstractEventLoop) -> Poller:
@@ -92,11 +101,14 @@ class Running:
         self.words: list[str] = []
         self.relay = Relay(
             self.poller, self.seconds, memoryview(bytearray(131072)), client, server,
-            finished=self._finished, idle=5,
+            owner=self, idle=5,
         )  # fmt: skip
         self.thread = threading.Thread(target=self._run)
 
-    def _finished(self, relay: Relay, why: str) -> None:
+    def relay_due_by(self, second: int) -> None:
+        pass  # the tests ask themselves
+
+    def relay_ended(self, relay: Relay, why: str) -> None:
         self.words.append(why)
         self.loop.stop()
 
@@ -261,11 +273,11 @@ def test_idle_ends_it_and_traffic_defers_it() -> None:
     server, back = tcp_pair()
     front.setblocking(False)
     back.setblocking(False)
-    words: list[str] = []
+    owner = Owner()
     poller = poller_of(loop)
     relay = Relay(
         poller, seconds, memoryview(bytearray(131072)), front, back,
-        finished=lambda _, why: words.append(why), idle=10,
+        owner=owner, idle=10,
     )  # fmt: skip
     relay.up.start(b"", b"")
     relay.down.start(b"", b"")
@@ -278,7 +290,7 @@ def test_idle_ends_it_and_traffic_defers_it() -> None:
     assert client.recv(1) == b"!"
     assert relay.due(10) == 19
     assert relay.due(19) == 0
-    assert words == ["Timeout piping data."]
+    assert owner.words == ["Timeout piping data."]
     assert client.recv(1) == b""
     client.close()
     server.close()

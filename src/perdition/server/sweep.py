@@ -27,20 +27,28 @@ class Sweep:
         """Tick from now on."""
         self.loop.call_later(1, self._tick)
 
-    def watch(self, thing: Due, second: int) -> None:
-        """Ask `thing` at `second` instead of when it was to be asked; 0 forgets it."""
-        if thing.slot:
-            slot = self._slots.get(thing.slot)
-            if slot is not None:
-                slot.discard(thing)
-        if second and second <= self._last:
-            second = self._last + 1
+    def by(self, thing: Due, second: int) -> None:
+        """Ask `thing` at `second`, unless it is asked earlier anyway and can say when again."""
+        last = self._last
+        if second <= last:
+            second = last + 1
+        at = thing.slot
+        if at:
+            if at <= second:
+                return
+            self._slots[at].discard(thing)
         thing.slot = second
-        if second:
-            slot = self._slots.get(second)
-            if slot is None:
-                slot = self._slots[second] = set()
-            slot.add(thing)
+        slot = self._slots.get(second)
+        if slot is None:
+            slot = self._slots[second] = set()
+        slot.add(thing)
+
+    def forget(self, thing: Due) -> None:
+        """Ask `thing` no more."""
+        at = thing.slot
+        if at:
+            thing.slot = 0
+            self._slots[at].discard(thing)
 
     def _tick(self) -> None:
         self.loop.call_later(1, self._tick)
@@ -48,8 +56,10 @@ class Sweep:
         self.each_second()
         for second in range(self._last + 1, now + 1):
             self._last = second
-            for thing in self._slots.pop(second, ()):
+            due = self._slots.pop(second, ())
+            for thing in due:
                 thing.slot = 0
+            for thing in due:
                 again = thing.due(now)
                 if again:
-                    self.watch(thing, again)
+                    self.by(thing, again)

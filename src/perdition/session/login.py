@@ -322,7 +322,6 @@ class Session(Stepped):
         to_server, to_client = front.unread(), back.unread()
         client_sock, client_backlog = client.release()
         server_sock, server_backlog = server.release()
-        service.sweep.watch(self, 0)
         self.complete = True
         relay = Relay(
             service.poller,
@@ -330,27 +329,44 @@ class Session(Stepped):
             service.buffer,
             client_sock,
             server_sock,
-            finished=self._relayed,
+            owner=self,
             idle=service.timeouts.idle,
         )
         self.relay = relay
         self._coro = None
         self.client = self.server = None  # type: ignore[assignment]
         relay.up.ended = client.ended
-        service.sweep.watch(relay, relay.due(service.sweep.now))
+        now = service.sweep.now
+        if service.timeouts.idle:
+            service.sweep.by(self, now + service.timeouts.idle)
         if service.trail_terms.connect_relog:
-            service.sweep.watch(self.trail, service.sweep.now + service.trail_terms.connect_relog)
+            self.trail.relog_at = now + service.trail_terms.connect_relog
+            service.sweep.by(self, self.trail.relog_at)
         relay.down.start(to_client, client_backlog)
         if not relay.closed:
             relay.up.start(to_server, server_backlog)
 
-    def _relayed(self, relay: Relay, why: str) -> None:
-        sweep = self.service.sweep
-        sweep.watch(relay, 0)
-        if self.trail.slot:
-            sweep.watch(self.trail, 0)
-        self.trail.closed(relay.up.count, relay.down.count, why)
+    def due(self, now: int) -> int:
+        """Act on the deadline that has come, of the dialogue or of the relay."""
+        relay, trail = self.relay, self.trail
+        if relay is None:
+            return super().due(now)
+        if trail.relog_at and now >= trail.relog_at:
+            trail.relog(now)
+        again = relay.due(now)
+        if relay.closed or not trail.relog_at:
+            return again
+        return min(again, trail.relog_at) if again else trail.relog_at
+
+    def relay_due_by(self, second: int) -> None:
+        """The relay has something to do by then."""
+        self.service.sweep.by(self, second)
+
+    def relay_ended(self, relay: Relay, why: str) -> None:
+        """Nothing moves any more: say so."""
         self.relay = None
+        self.service.sweep.forget(self)
+        self.trail.closed(relay.up.count, relay.down.count, why)
         self.ended(self)
 
     def abort(self, why: str) -> None:
@@ -368,7 +384,7 @@ class Session(Stepped):
 
     def _finish(self, why: str, *, quiet: bool = False) -> None:
         self._drop_server()
-        self.service.sweep.watch(self, 0)
+        self.service.sweep.forget(self)
         self.client.close(drain=DRAINED)
         if not quiet:
             self.trail.closed_without_login(why)

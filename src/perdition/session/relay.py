@@ -38,13 +38,20 @@ class Poller(Protocol):
         """Drop the callbacks of a descriptor that is closed next."""
 
 
-class Sweep(Protocol):
-    """Coarse time and deadlines of a worker; reading `now`, whole seconds, costs nothing."""
+class Clock(Protocol):
+    """Coarse time of a worker: whole seconds; reading it costs nothing."""
 
     now: int
 
-    def watch(self, thing: Relay, second: int) -> None:
-        """Call `thing.due` at `second`."""
+
+class Owner(Protocol):
+    """Who holds a relay, and asks its `due`."""
+
+    def relay_due_by(self, second: int, /) -> None:
+        """Ask `Relay.due` no later than at `second`."""
+
+    def relay_ended(self, relay: Relay, why: str, /) -> None:
+        """The relay has ended; `why` is for the log, empty for an ordinary end."""
 
 
 class Flow:
@@ -79,7 +86,7 @@ class Flow:
         except OSError:
             relay.close("")
             return
-        relay.active = relay.sweep.now
+        relay.active = relay.clock.now
         if not got:
             self._source_ended()
             return
@@ -127,7 +134,7 @@ class Flow:
             except OSError:
                 relay.close("")
                 return
-            relay.active = relay.sweep.now
+            relay.active = relay.clock.now
             # memoryview: a slow reader must not cost a copy of the rest each time
             self.backlog = memoryview(self.backlog)[sent:]
             if self.backlog:
@@ -156,7 +163,7 @@ class Flow:
             relay.close("")
             return
         relay.poller.remove_reader(self.fd)
-        relay.sweep.watch(relay, relay.sweep.now + _QUIET)
+        relay.owner.relay_due_by(relay.clock.now + _QUIET)
         if not self.backlog:
             self._end_sink()
 
@@ -220,27 +227,26 @@ class Relay:
     """
 
     __slots__ = (
-        "active", "buffer", "closed", "down", "finished", "idle", "poller", "slot", "sweep", "up",
+        "active", "buffer", "clock", "closed", "down", "idle", "owner", "poller", "up",
     )  # fmt: skip
 
     def __init__(
         self,
         poller: Poller,
-        sweep: Sweep,
+        clock: Clock,
         buffer: memoryview,
         client: socket.SocketType,
         server: socket.SocketType,
         *,
-        finished: Callable[[Relay, str], None],
+        owner: Owner,
         idle: int = 0,
     ) -> None:
         self.poller = poller
-        self.sweep = sweep
+        self.clock = clock
         self.buffer = buffer
-        self.finished = finished
+        self.owner = owner
         self.idle = idle
-        self.active = sweep.now
-        self.slot = 0  # the sweep's
+        self.active = clock.now
         self.closed = False
         self.up = Flow(self, client, server)
         self.down = Flow(self, server, client)
@@ -281,4 +287,5 @@ class Relay:
                 except (OSError, ValueError):
                     pass  # gone already, or does not answer
             flow.source.close()
-        self.finished(self, why)
+        self.owner.relay_ended(self, why)
+        del self.up.relay, self.down.relay  # no cycle is left to the garbage collector

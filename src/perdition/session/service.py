@@ -34,8 +34,11 @@ class Deadlines(Protocol):
 
     now: int  # coarse time, whole seconds
 
-    def watch(self, thing: Due, second: int) -> None:
-        """Ask `thing.due` at `second`; 0 forgets it."""
+    def by(self, thing: Due, second: int) -> None:
+        """Ask `thing.due` at `second` or earlier."""
+
+    def forget(self, thing: Due) -> None:
+        """Ask `thing.due` no more."""
 
 
 @dataclass(frozen=True, slots=True)

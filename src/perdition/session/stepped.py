@@ -51,7 +51,7 @@ class Stepped:
         limit = service.timeouts.authenticate
         self._login_due = service.sweep.now + limit + 1 if limit else 0
         if limit:
-            service.sweep.watch(self, self._login_due)
+            service.sweep.by(self, self._login_due)
 
     def _crashed(self) -> None:
         """End after a fault of ours, which is logged already."""
@@ -102,9 +102,8 @@ class Stepped:
         sweep = self.service.sweep
         self._step_name = what
         self._step_due = sweep.now + seconds + 1 if seconds else 0
-        due = self._next_due()
-        if due != self.slot and (not self.slot or due < self.slot):
-            sweep.watch(self, due)
+        if seconds:
+            sweep.by(self, self._step_due)
 
     async def _driver(self, awaitable: Awaitable[T]) -> T:
         """Wait for something that needs the loop's own tasks."""

@@ -35,7 +35,7 @@ class Trail:
 
     __slots__ = (
         "_auth", "_ids", "accepted", "authentication_id", "authorisation_id", "client", "ft", "log",
-        "reached", "slot", "terms",
+        "reached", "relog_at", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -52,7 +52,7 @@ class Trail:
         self._auth = ""
         self.accepted = False
         self.authentication_id = self.authorisation_id = ""
-        self.slot = 0
+        self.relog_at = 0  # sweep's second of the next Auth line; 0: none
 
     def _fields(self, event: str, **more: object) -> dict[str, object] | None:
         if not self.log.as_json:
@@ -120,12 +120,10 @@ class Trail:
             return f' passwd="{_quoted(text_of(login.password))}"'
         return ""
 
-    def due(self, now: int) -> int:
-        """Say the Auth line of a session that lasts again; the sweep's question."""
-        if not self.accepted:
-            return 0
+    def relog(self, now: int) -> None:
+        """Say the Auth line of a session that lasts again."""
         self.log.notice(self._auth, self._fields("relog"))
-        return now + self.terms.connect_relog
+        self.relog_at = now + self.terms.connect_relog
 
     def closed(self, received: int, sent: int, why: str = "") -> None:
         """A session with a login ended; the counts are bytes after the login."""
