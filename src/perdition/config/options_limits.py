@@ -68,7 +68,7 @@ class LimitOptions:
     greeting_timeout: int = opt(
         20,
         number(1, 3600),
-        "Most time that a server may take for its greeting, its capabilities and TLS.",
+        "Most time from the start of a connection to a server until it is ready for the login.",
         meta="SECONDS",
         since="3.0",
     )
@@ -97,7 +97,7 @@ class LimitOptions:
     login_timeout: int = opt(
         40,
         number(1, 3600),
-        "Most time that a server may take to answer the login.",
+        "Most time from the start of a connection to a server until it has answered the login.",
         meta="SECONDS",
         since="3.0",
     )

@@ -161,8 +161,9 @@ def make_service(
         servers=Rotation(config.outgoing_server, config.outgoing_port),
         resolver=Resolver(loop),
         timeouts=Timeouts(
-            config.authenticate_timeout, config.connect_timeout, config.greeting_timeout,
-            config.login_timeout, config.timeout, config.failure_delay,
+            config.authenticate_timeout,
+            (config.connect_timeout, config.greeting_timeout, config.login_timeout),
+            config.timeout, config.failure_delay,
         ),
         keepalive=config.tcp_keepalive,
         log_dialogue=config.connection_logging and config.debug,

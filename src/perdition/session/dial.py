@@ -8,6 +8,7 @@ Invariant: nothing here blocks.
 from __future__ import annotations
 
 import asyncio
+import encodings.idna  # noqa: F401 - getaddrinfo wants it, when its file may be out of reach
 import errno
 import random
 import socket

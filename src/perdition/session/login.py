@@ -21,7 +21,7 @@ from perdition.session import dial
 from perdition.session.relay import Relay
 from perdition.session.service import Service
 from perdition.session.side import Side
-from perdition.session.stepped import STEP, ServerLost, Stepped
+from perdition.session.stepped import STEP, ServerLost, Step, Stepped
 from perdition.session.trail import Address, Trail, plain_host
 from perdition.username import State, mangle
 from perdition.wire.base import (
@@ -84,8 +84,12 @@ class Session(Stepped):
     def _crashed(self) -> None:
         self._finish("internal error")
 
-    def _is_connected(self) -> bool:
-        return self.server is not None and dial.is_connected(self.server.sock)
+    def _step_reached(self) -> Step:
+        server = self.server
+        if server is None or not dial.is_connected(server.sock):
+            return Step.CONNECT
+        back = server.grammar
+        return Step.LOGIN if back is not None and back.logging_in else Step.GREETING
 
     # -- the dialogue -----------------------------------------------------------------------
 
@@ -259,7 +263,7 @@ class Session(Stepped):
         back = side.grammar = service.back(sent, terms, secure=terms.tls is TlsUse.SSL)
         if service.log_dialogue:
             back.shown = _dialogue_log(service, "REAL")
-        self._expect("connect", service.timeouts.connect)
+        self._expect(Step.CONNECT)
         try:
             if terms.tls is TlsUse.SSL:
                 side.when_connected()
@@ -283,7 +287,7 @@ class Session(Stepped):
         detail = str(error)
         if isinstance(error, PeerGone) and error.unreachable:
             return Refused(Reason.UNREACHABLE, detail=detail)
-        if isinstance(error, DeadlineExpired) and self._step_name == "connect":
+        if isinstance(error, DeadlineExpired) and self._step is Step.CONNECT:
             return Refused(Reason.UNREACHABLE, detail=detail)
         refused = back.lost()
         refused.detail = refused.detail or detail
@@ -292,7 +296,6 @@ class Session(Stepped):
     async def _secure_server(self, side: Side[Back], server: Server) -> None:
         context = self.service.outgoing_context
         assert context is not None
-        self._expect("greeting", self.service.timeouts.greeting)
         try:
             side.start_tls(context, server.host, server=False)
         except PeerGone as error:
@@ -391,6 +394,7 @@ class Session(Stepped):
         self.ended(self)
 
     def _drop_server(self) -> None:
+        self._step_due = 0
         side, self.server = self.server, None
         if side is not None:
             if side.grammar is not None and not side.ended:

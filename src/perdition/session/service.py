@@ -46,9 +46,7 @@ class Timeouts:
     """Seconds; 0 is no limit where the option says so."""
 
     authenticate: int
-    connect: int
-    greeting: int
-    login: int
+    server: tuple[int, int, int]  # to connect, to be ready for the login, to answer it
     idle: int
     failure_delay: int
 

@@ -9,6 +9,7 @@ Invariant: a dialogue that has ended is never stepped again, and asks the sweep 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine, Generator
+from enum import IntEnum
 from typing import Any, TypeVar
 
 from perdition.errors import DeadlineExpired, PerditionError
@@ -29,6 +30,14 @@ class _Step:
 STEP = _Step()
 
 
+class Step(IntEnum):
+    """What a server has to do, each in its time."""
+
+    CONNECT = 0
+    GREETING = 1
+    LOGIN = 2
+
+
 class ServerLost(Exception):
     """The server's side of the login ended; `error` says how."""
 
@@ -40,14 +49,15 @@ class ServerLost(Exception):
 class Stepped:
     """The mover of one dialogue; who inherits writes the dialogue and `_crashed`."""
 
-    __slots__ = ("_coro", "_login_due", "_step_due", "_step_name", "service", "slot")
+    __slots__ = ("_coro", "_login_due", "_started", "_step", "_step_due", "service", "slot")
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.slot = 0  # the sweep's
         self._coro: Coroutine[Any, Any, None] | None = None
         self._step_due = 0  # sweep's second by which the server must have done its step
-        self._step_name = ""
+        self._step = Step.CONNECT
+        self._started = 0  # sweep's second in which the attempt at the server began
         limit = service.timeouts.authenticate
         self._login_due = service.sweep.now + limit + 1 if limit else 0
         if limit:
@@ -57,9 +67,9 @@ class Stepped:
         """End after a fault of ours, which is logged already."""
         raise AssertionError
 
-    def _is_connected(self) -> bool:
-        """Whether the server's connection is there, when its time for that is over."""
-        return False
+    def _step_reached(self) -> Step:
+        """What the server has to do next, when the time for an earlier step is over."""
+        return self._step
 
     def step(self, event: object) -> None:
         """Go on with `event`; an exception is thrown into the dialogue where it waits."""
@@ -85,11 +95,12 @@ class Stepped:
         if self._login_due and now >= self._login_due:
             self.step(DeadlineExpired("authenticate_timeout"))
         elif self._step_due and now >= self._step_due:
-            if self._step_name == "connect" and self._is_connected():
-                self._expect("greeting", self.service.timeouts.greeting)
+            reached = self._step_reached()
+            if reached > self._step:
+                self._expect(reached)
             else:
                 self._step_due = 0
-                self.step(ServerLost(DeadlineExpired(f"{self._step_name}_timeout")))
+                self.step(ServerLost(DeadlineExpired(f"{self._step.name.lower()}_timeout")))
         return 0 if self._coro is None else self._next_due()
 
     def _next_due(self) -> int:
@@ -97,13 +108,14 @@ class Stepped:
             return min(self._login_due, self._step_due)
         return self._login_due or self._step_due
 
-    def _expect(self, what: str, seconds: int) -> None:
-        """The server has `seconds` for the step named `what`; 0 is no limit."""
+    def _expect(self, step: Step) -> None:
+        """The server has to do `step` in time, counted from the start of the attempt."""
         sweep = self.service.sweep
-        self._step_name = what
-        self._step_due = sweep.now + seconds + 1 if seconds else 0
-        if seconds:
-            sweep.by(self, self._step_due)
+        if step is Step.CONNECT:
+            self._started = sweep.now
+        self._step = step
+        self._step_due = self._started + self.service.timeouts.server[step] + 1
+        sweep.by(self, self._step_due)
 
     async def _driver(self, awaitable: Awaitable[T]) -> T:
         """Wait for something that needs the loop's own tasks."""

@@ -174,6 +174,10 @@ class Back(Protocol):
     def secured(self) -> None:
         """TLS is up: forget what was learnt in clear, queue what comes next, end the hold."""
 
+    @property
+    def logging_in(self) -> bool:
+        """Whether the server has everything but its verdict to say."""
+
     def lost(self) -> Refused:
         """Say what it means that the server has gone before its verdict."""
 

@@ -78,8 +78,12 @@ class Back:
         self._secure = True
         self._ask_capability()
 
+    @property
+    def logging_in(self) -> bool:
+        return self._awaited == _VERDICT
+
     def lost(self) -> Refused:
-        reason = Reason.TEMPORARY if self._awaited == _VERDICT else Reason.NEGOTIATION
+        reason = Reason.TEMPORARY if self.logging_in else Reason.NEGOTIATION
         return Refused(reason, self._bye, passed=b"", detail="the server closed the connection")
 
     def goodbye(self) -> bytes:

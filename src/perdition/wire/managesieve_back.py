@@ -95,8 +95,12 @@ class Back:
         self._capability = {}
         self._awaited = _SECURED  # what the server can do, sent unasked
 
+    @property
+    def logging_in(self) -> bool:
+        return self._awaited == _VERDICT
+
     def lost(self) -> Refused:
-        reason = Reason.TEMPORARY if self._awaited == _VERDICT else Reason.NEGOTIATION
+        reason = Reason.TEMPORARY if self.logging_in else Reason.NEGOTIATION
         return Refused(reason, detail="the server closed the connection")
 
     def goodbye(self) -> bytes:
