@@ -50,6 +50,7 @@ _AFTER_LOGIN = frozenset(
 _NO_ARGUMENT = (b"CAPABILITY", b"NOOP", b"LOGOUT", b"STARTTLS")
 
 _LITERALS = 64  # in one command
+_ANNOUNCED = 16  # bytes at the end of a line that may announce a literal
 _SKIPPED = 65536  # bytes of refused literals and lines that are read past
 
 
@@ -175,40 +176,39 @@ class Front:
                 self._buffer = self._buffer[self._wanted :]
                 self._wanted = -1
             end = self._buffer.find(b"\n") + 1
-            if not end:
-                if len(self._buffer) < self.terms.line_limit:
-                    return None
+            if not end and len(self._buffer) < self.terms.line_limit:
+                return None
+            if not end or end > self.terms.line_limit:
                 self._skip_line = True
                 event = self._bad_command(self._spoken_tag(), b"Line too long")
-            elif end > self.terms.line_limit:
-                tag = self._spoken_tag()
-                self._buffer = self._buffer[end:]
-                event = self._bad_command(tag, b"Line too long")
             else:
-                line = self._buffer[
-                    : end - 2 if self._buffer[end - 2 : end] == b"\r\n" else end - 1
-                ]
+                at = end - 2 if self._buffer[end - 2 : end] == b"\r\n" else end - 1
+                line = self._buffer[:at]
                 self._buffer = self._buffer[end:]
                 event = self._line(line)
             if event is not None:
                 return event
 
     def _skipping(self) -> bool:
-        """Read past what was refused; False when more of it is to come."""
-        if self._skip:
+        """Read past what was refused, with all the literals that follow; False: more is to come."""
+        while True:
             gone = min(self._skip, len(self._buffer))
             self._skip -= gone
+            end = self._buffer.find(b"\n", gone) + 1 if self._skip_line and not self._skip else 0
+            if end:
+                line = self._buffer[gone:end].rstrip(b"\r\n")
+                literal = _LITERAL.search(line) if line.endswith(b"+}") else None
+                self._skip = int(literal[1]) if literal else 0
+                self._skip_line = literal is not None
+                gone = end
+            elif self._skip_line and not self._skip:
+                gone = max(gone, len(self._buffer) - _ANNOUNCED)
             self._skipped += gone
             self._buffer = self._buffer[gone:]
-            if self._skip:
+            if not (self._skip or self._skip_line):
+                return True
+            if not end:
                 return False
-        if self._skip_line:
-            end = self._buffer.find(b"\n") + 1
-            self._skipped += end or len(self._buffer)
-            self._buffer = self._buffer[end:] if end else b""
-            self._skip_line = not end
-            return bool(end)
-        return True
 
     def _spoken_tag(self) -> bytes:
         """The tag of the command at the head of the buffer, for an early complaint."""

@@ -38,8 +38,8 @@ class Back:
     """Our half of the talk with an IMAP server; see `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_awaited", "_buffer", "_bye", "_capability", "_line_start", "_login", "_out", "_passed",
-        "_queue", "_secure", "_tag", "_tags", "shown", "terms",
+        "_awaited", "_buffer", "_bye", "_capability", "_held", "_line_start", "_login", "_out",
+        "_passed", "_queue", "_secure", "_tag", "_tags", "shown", "terms",
     )  # fmt: skip
 
     def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
@@ -48,6 +48,7 @@ class Back:
         self._login = login
         self._secure = secure
         self._awaited = _GREETING
+        self._held = False  # an outcome waits for what the session makes of it
         self._buffer = b""
         self._line_start = 0  # where to look for the line's end: behind its literals
         self._out = b""
@@ -62,11 +63,12 @@ class Back:
 
     def receive(self, data: bytes) -> Outcome | None:
         self._buffer = self._buffer + data if self._buffer else data
-        while (line := self._next_line()) is not None:
+        while not self._held and (line := self._next_line()) is not None:
             if self.shown is not None:
                 self.shown(False, line)
             outcome = self._line(line)
             if outcome is not None:
+                self._held = True
                 return outcome
         return None
 
@@ -76,6 +78,7 @@ class Back:
 
     def secured(self) -> None:
         self._secure = True
+        self._held = False
         self._ask_capability()
 
     @property
@@ -102,9 +105,9 @@ class Back:
         buffer = self._buffer
         while True:
             end = buffer.find(b"\n", self._line_start) + 1
+            if (end or len(buffer)) > self.terms.line_limit:
+                raise WireError("a line of the server is too long")
             if not end:
-                if len(buffer) > self.terms.line_limit:
-                    raise WireError("a line of the server is too long")
                 return None
             literal = None
             if buffer[end - 3 : end - 1] == b"}\r" or buffer[end - 2 : end - 1] == b"}":
