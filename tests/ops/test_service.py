@@ -1,0 +1,235 @@
+"""perdition-service with real daemons: every verb, what goes wrong, and what systemd is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.servers.ports import end, free_port, listens, wait_for
+
+BIN = Path(sys.executable).parent
+
+
+class Host:
+    """A host with IMAP4 and POP3 chosen, or what a test makes of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run_dir = folder / "run"
+        self.ports = {"imap4": free_port(), "imaps": free_port()}
+        self.flags = "--outgoing_server 127.0.0.1 --bind_address 127.0.0.1 --workers 1 -n"
+        self.write(IMAP4="yes")
+
+    def write(self, flags: str = "", **lines: str) -> None:
+        """Write the defaults file: chosen daemons, and more words for all."""
+        chosen = {"POP3": "no", "POP3S": "no", "IMAP4": "no", "IMAP4S": "no", "MANAGESIEVE": "no"}
+        settings = {"RUN_PERDITION": "yes", **chosen, **lines}
+        log = self.folder / "log"
+        text = "".join(f"{name}={value}\n" for name, value in settings.items())
+        text += f'FLAGS="{self.flags} --log_facility {log} {flags}"\n'
+        text += f"IMAP4_FLAGS='-l {self.ports['imap4']}'\n"
+        text += f"IMAP4S_FLAGS='-l {self.ports['imaps']} --ssl_mode none'\n"
+        (self.folder / "defaults").write_text(text)
+
+    def command(self, *words: str) -> list[str]:
+        return [str(BIN / "perdition-service"), "--defaults", str(self.folder / "defaults"),
+                "--run-dir", str(self.run_dir), *words]  # fmt: skip
+
+    def __call__(self, *words: str) -> tuple[int, str]:
+        """Run a verb; return its status and all that it said."""
+        done = subprocess.run(
+            self.command(*words), capture_output=True, text=True, check=False, timeout=15
+        )
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    def pid(self, name: str) -> int:
+        return int((self.run_dir / f"perdition.{name}.pid").read_text())
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    host = Host(tmp_path)
+    yield host
+    host.write()
+    host("stop")
+    assert not [port for port in host.ports.values() if listens(port)]
+
+
+def test_start_status_stop(host: Host) -> None:
+    assert host("status")[0] == 3
+    status, said = host("start")
+    assert (status, said) == (0, f"perdition.imap4: started (pid {host.pid('imap4')})\n")
+    assert listens(host.ports["imap4"])
+    status, said = host("status")
+    assert status == 0
+    assert f"perdition.imap4: running, pid {host.pid('imap4')}, listens on 127.0.0.1:" in said
+    assert "perdition.imaps: not running, not chosen" in said
+    status, said = host("start")
+    assert status == 0
+    assert "already running" in said
+    pid = host.pid("imap4")
+    assert host("stop") == (0, f"perdition.imap4: stopped (pid {pid})\n")
+    assert not listens(host.ports["imap4"])
+    assert not (host.run_dir / "perdition.imap4.pid").exists()
+    assert host("stop")[0] == 0
+
+
+def test_two_daemons_with_words_of_their_own(host: Host) -> None:
+    host.write(IMAP4="yes", IMAP4S="yes")
+    assert host("start")[0] == 0
+    assert listens(host.ports["imap4"])
+    assert listens(host.ports["imaps"])
+    first = host.pid("imap4")
+    status, said = host("restart", "imaps")
+    assert status == 0
+    assert "imap4:" not in said
+    assert host.pid("imap4") == first
+    assert host("stop", "perdition.imaps")[0] == 0
+    assert (listens(host.ports["imap4"]), listens(host.ports["imaps"])) == (True, False)
+    assert host("status")[0] == 3  # one of the chosen does not run
+
+
+def test_reload_reaches_the_daemon(host: Host) -> None:
+    assert host("reload")[0] == 7
+    assert host("start")[0] == 0
+    assert host("reload") == (0, f"perdition.imap4: told to reload (pid {host.pid('imap4')})\n")
+    wait_for(lambda: "Reloaded" in (host.folder / "log").read_text(), "no reload")
+
+
+def test_a_daemon_that_can_not_start_is_named(host: Host) -> None:
+    host.write("--no_such_option", IMAP4="yes")
+    status, said = host("start")
+    assert status == 1
+    assert "no_such_option" in said
+    assert "perdition.imap4: not started: exit status 255" in said
+    host.write("--no_daemon", IMAP4="yes")
+    status, said = host("start")
+    assert status == 1
+    assert "perdition-service run" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("IMAP5=yes", "unknown name: IMAP5; did you mean IMAP4?"),
+        ("POP3=yse", "POP3: neither yes nor no: 'yse'; did you mean yes?"),
+        ("FLAGS=$(cat /etc/passwd)", "is not understood here"),
+        ('FLAGS="open', 'the quote " is not closed'),
+        (". /etc/other", "not an assignment"),
+    ],
+)
+def test_a_file_that_can_not_be_understood(host: Host, line: str, complaint: str) -> None:
+    path = host.folder / "defaults"
+    path.write_text(f"RUN_PERDITION=yes\n{line}\n")
+    status, said = host("start")
+    assert status == 6
+    assert f"{path}:2: " in said
+    assert complaint in said
+
+
+def test_nothing_runs_unless_it_is_said(host: Host) -> None:
+    host.write(IMAP4="yes", RUN_PERDITION="no")
+    status, said = host("start")
+    assert status == 0
+    assert "RUN_PERDITION is not yes" in said
+    assert not listens(host.ports["imap4"])
+
+
+def test_a_pid_file_that_lies_harms_nobody(host: Host) -> None:
+    host.run_dir.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        pid_file = host.run_dir / "perdition.imap4.pid"
+        for content in (str(bystander.pid), "1", "0", "-1", "99999999999", "nonsense", ""):
+            pid_file.write_text(content)
+            assert host("stop")[0] == 0
+            assert bystander.poll() is None
+        pid_file.write_text(str(bystander.pid))
+        assert host("start")[0] == 0
+        assert host.pid("imap4") != bystander.pid
+        bystander.kill()
+
+
+# -- run: what systemd starts ---------------------------------------------------------------
+
+
+class Run:
+    """``perdition-service run`` under a service manager's ears. A context that ends with it."""
+
+    def __init__(self, host: Host) -> None:
+        self.ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.ears.settimeout(10)
+        self.ears.bind("")
+        name = "@" + self.ears.getsockname()[1:].decode()
+        self.process = subprocess.Popen(
+            host.command("run"), env={**os.environ, "NOTIFY_SOCKET": name},
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self.process)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        self.ears.close()
+
+    def hears(self, word: str) -> str:
+        """Return the next message that has `word` as one of its lines."""
+        while True:
+            message = self.ears.recv(4096).decode()
+            if any(line.startswith(word) for line in message.splitlines()):
+                return message
+
+
+def test_run_tells_systemd_and_ends_all(host: Host) -> None:
+    host.write(IMAP4="yes", IMAP4S="yes")
+    with Run(host) as run:
+        message = run.hears("READY=1")
+        assert "STATUS=perdition.imap4 up, perdition.imaps up" in message
+        assert listens(host.ports["imap4"])
+        assert listens(host.ports["imaps"])
+        assert host("status")[0] == 0
+        run.process.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC=" in run.hears("RELOADING=1")
+        run.hears("READY=1")
+        run.process.terminate()
+        run.hears("STOPPING=1")
+        assert run.process.wait(10) == 0
+    assert not listens(host.ports["imap4"])
+    assert not listens(host.ports["imaps"])
+
+
+def test_run_starts_a_daemon_that_was_killed_again(host: Host) -> None:
+    with Run(host) as run:
+        run.hears("READY=1")
+        first = host.pid("imap4")
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: (host.run_dir / "perdition.imap4.pid").exists()
+                 and host.pid("imap4") != first, "no other daemon")  # fmt: skip
+        wait_for(lambda: listens(host.ports["imap4"]), "it does not listen")
+
+
+def test_run_ends_when_one_can_not_start(host: Host) -> None:
+    host.write("--username nosuchuser", IMAP4="yes", IMAP4S="yes")
+    begin = time.monotonic()
+    with Run(host) as run:
+        assert run.process.wait(10) == 1
+        assert run.process.stderr is not None
+        assert "no such user: 'nosuchuser'" in run.process.stderr.read().decode()
+    assert time.monotonic() - begin < 10
+
+
+def test_run_with_nothing_to_do_is_content(host: Host) -> None:
+    host.write()
+    with Run(host) as run:
+        assert "no daemon is chosen" in run.hears("READY=1")
+        assert run.process.wait(10) == 0
