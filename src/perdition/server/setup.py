@@ -139,12 +139,7 @@ def make_service(
         front=grammar.Front,
         back=grammar.Back,
         front_terms=front_terms,
-        back_terms=BackTerms(
-            ready=mark.encode(),
-            tls=config.ssl_mode.outgoing,
-            line_limit=config.server_line_limit,
-            passed_limit=config.server_line_limit,
-        ),
+        back_terms=_back_terms(config, mark),
         trail_terms=TrailTerms(
             config.protocol, config.outgoing_port, config.log_passwd, config.connect_relog,
             inetd_pid,
@@ -154,17 +149,10 @@ def make_service(
         outgoing_context=contexts.outgoing,
         greeting_host=hosts.known,
         ask_greeting_host=hosts.ask,
-        names=NameRules(
-            config.domain_delimiter.encode(), config.strip_domain, config.add_domain,
-            config.lower_case, config.explicit_domain.encode(),
-        ),
+        names=_name_rules(config),
         servers=Rotation(config.outgoing_server, config.outgoing_port),
         resolver=Resolver(loop),
-        timeouts=Timeouts(
-            config.authenticate_timeout,
-            (config.connect_timeout, config.greeting_timeout, config.login_timeout),
-            config.timeout, config.failure_delay,
-        ),
+        timeouts=_timeouts(config),
         keepalive=config.tcp_keepalive,
         log_dialogue=config.connection_logging and config.debug,
     )  # fmt: skip
@@ -185,4 +173,29 @@ def _front_terms(config: Config, ready: str) -> FrontTerms:
         pipeline_limit=config.pipeline_limit,
         bad_command_limit=config.bad_command_limit,
         failed_login_limit=config.failed_login_limit,
+    )
+
+
+def _back_terms(config: Config, mark: str) -> BackTerms:
+    return BackTerms(
+        ready=mark.encode(),
+        tls=config.ssl_mode.outgoing,
+        line_limit=config.server_line_limit,
+        passed_limit=config.server_line_limit,
+    )
+
+
+def _name_rules(config: Config) -> NameRules:
+    return NameRules(
+        config.domain_delimiter.encode(), config.strip_domain, config.add_domain,
+        config.lower_case, config.explicit_domain.encode(),
+    )  # fmt: skip
+
+
+def _timeouts(config: Config) -> Timeouts:
+    return Timeouts(
+        authenticate=config.authenticate_timeout,
+        server=(config.connect_timeout, config.greeting_timeout, config.login_timeout),
+        idle=config.timeout,
+        failure_delay=config.failure_delay,
     )
