@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: run test check manual bench clean
+.PHONY: run test check manual bench steady clean
 
 run:
 	@sh tools/setup.sh '$(PYTHON)' demo
@@ -29,6 +29,10 @@ manual:
 bench:
 	@sh tools/setup.sh '$(PYTHON)' dev
 	$(BIN)/python -m bench
+
+steady:
+	@sh tools/setup.sh '$(PYTHON)' dev
+	$(BIN)/python -m bench.steady
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

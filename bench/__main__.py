@@ -6,9 +6,7 @@ Whatever it has started is ended when it ends, in whichever way.
 import argparse
 import dataclasses
 import resource
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +18,7 @@ from bench import report
 from bench.measure import FULL, JOBS, QUICK, Job, Site, Sizes
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
-from bench.programs import Backend, BenchError, build
+from bench.programs import Backend, BenchError, build, key_pair
 from bench.report import Results
 
 _RESULTS = Path(__file__).parent / "results"
@@ -58,21 +56,6 @@ def _chosen(arguments: argparse.Namespace) -> tuple[list[Peer], list[Job], Sizes
             sizes, rounds=arguments.rounds, idle_rounds=min(arguments.rounds, sizes.idle_rounds)
         )
     return [peer for peer in PEERS if peer.name in wanted], jobs, sizes
-
-
-def _key_pair(folder: Path) -> tuple[Path, Path]:
-    """Makes a self-signed P-256 certificate."""
-    if not shutil.which("openssl"):
-        raise BenchError("no openssl (Debian: openssl)")
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(
-        ["openssl", "req", "-x509", *curve, *files, "-days", "2", "-subj", "/CN=localhost"],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
 
 
 class Bench:
@@ -156,7 +139,7 @@ def _run(arguments: argparse.Namespace) -> int:
     code = 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        certificate, key = _key_pair(folder)
+        certificate, key = key_pair(folder)
         backend = stack.enter_context(Backend())
         bench = Bench(Site(folder, backend.port, certificate, key, sizes), peers, jobs, stack)
         try:

@@ -39,6 +39,21 @@ def build() -> None:
             raise BenchError(f"{name} does not compile (Debian: libssl-dev?):\n{done.stderr}")
 
 
+def key_pair(folder: Path) -> tuple[Path, Path]:
+    """Makes a self-signed P-256 certificate."""
+    if not shutil.which("openssl"):
+        raise BenchError("no openssl (Debian: openssl)")
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(
+        ["openssl", "req", "-x509", *curve, *files, "-days", "2", "-subj", "/CN=localhost"],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
 def pinned(command: Sequence[str], processor: int) -> list[str]:
     """Ties a command to one of the processors, when there is more than one."""
     available = sorted(os.sched_getaffinity(0))

@@ -79,3 +79,12 @@ def test_interrupted_it_ends_what_it_started(command: list[str]) -> None:
     output = bench.communicate(timeout=15)[0]
     assert bench.returncode == 130, output
     assert _names(started) == set()
+
+
+def test_a_steady_stream_among_idle_sessions(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.steady", "--sessions=100", "--rate=50", "--seconds=3"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=18,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "100 still alive" in done.stdout
