@@ -1,7 +1,7 @@
 """The how-to, word for word: IMAPS in a DMZ, in front of a real Dovecot.
 
-The configuration is the how-to's but for addresses, ports and paths; everything goes through
-commands as an administrator and a user would use them.
+The configuration is the one on the page docs/howto-dmz.md but for addresses, ports and paths;
+everything goes through commands as an administrator and a user would use them.
 """
 
 from __future__ import annotations
@@ -16,37 +16,28 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT
 from tests.servers.dovecot import Dovecot
 from tests.servers.ports import free_port, listens
 from tests.servers.syslog import Syslog
 
 BIN = Path(sys.executable).parent
 USER, PASSWORD = "kim", 'se cr"et\\1'
-DEFAULTS = """\
-RUN_PERDITION=yes
-POP3=no
-POP3S=no
-IMAP4=no
-IMAP4S=yes
-MANAGESIEVE=no
+PAGE = (ROOT / "docs/howto-dmz.md").read_text()
+FLAGS = """\
 FLAGS="--log_socket {folder}/log"
 IMAP4S_FLAGS="--config_file {folder}/etc/perdition.imap4s.conf --listen_port {port} \\
     --bind_address 127.0.0.1 --workers 2 --failure_delay 0"
 """
-CONFIGURATION = """\
-outgoing_server 127.0.0.1
-outgoing_port {server_port}
-lower_case all
-connection_limit 100
-no_lookup
-timeout 30
-#debug
-imap_capability "IMAP4rev1 LOGIN-REFERRALS ID ENABLE IDLE LITERAL+"
-ssl_mode ssl_listen
-ssl_cert_file {certificates}/cert.pem
-ssl_key_file {certificates}/key.pem
-ssl_dh_params_file {certificates}/dhparm.pem
-"""
+
+
+def block(first: str) -> str:
+    """The page's block that begins so, word for word."""
+    found = re.search(rf"^```\w*\n({re.escape(first)}.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
 FAN = r"127\.0\.0\.1:\d+->127\.0\.0\.1:"
 
 
@@ -60,10 +51,18 @@ class HowTo:
         self.port = free_port()
         self.authority = certificates / "ca.pem"
         (folder / "etc").mkdir()
-        (folder / "defaults").write_text(DEFAULTS.format(folder=folder, port=self.port))
-        (folder / "etc/perdition.imap4s.conf").write_text(
-            CONFIGURATION.format(server_port=dovecot.port, certificates=certificates)
+        (folder / "defaults").write_text(
+            block("RUN_PERDITION") + FLAGS.format(folder=folder, port=self.port)
         )
+        configuration = block("outgoing_server")
+        for theirs, ours in (
+            ("[IP OF DOVECOT SERVER]", "127.0.0.1"),
+            ("outgoing_port 143", f"outgoing_port {dovecot.port}"),
+            ("/path/to", str(certificates)),
+        ):
+            assert theirs in configuration
+            configuration = configuration.replace(theirs, ours)
+        (folder / "etc/perdition.imap4s.conf").write_text(configuration)
 
     def service(self, verb: str) -> subprocess.CompletedProcess[str]:
         """Run ``perdition-service VERB``."""
