@@ -52,6 +52,7 @@ bind_address 127.0.0.1
 listen_port {port}
 no_daemon
 log_facility -
+pid_file {folder}/pid
 """
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.conftest import find_program
 
 ROOT = Path(__file__).parents[2]
 NGINX = Path("/usr/lib/nginx/modules/ngx_mail_module.so")
@@ -25,9 +25,9 @@ def _need(program: str, present: bool) -> None:
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:
     """Gives a bench of one round against nginx; add --only."""
-    _need("cc", shutil.which("cc") is not None)
+    _need("cc", find_program("cc") is not None)
     _need("libssl-dev", Path("/usr/include/openssl/ssl.h").exists())
-    _need("nginx-light", shutil.which("nginx") is not None)
+    _need("nginx-light", find_program("nginx") is not None)
     _need("libnginx-mod-mail", NGINX.exists())
     results = ["--results", str(tmp_path / "results")]
     return [sys.executable, "-m", "bench", "--quick", "--peers=nginx", "--rounds=1", *results]
