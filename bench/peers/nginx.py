@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from bench.peers.base import CAPABILITY, Peer, Setting, free_port
 
+_PROGRAM = "/usr/sbin/nginx"
 _MODULE = "/usr/lib/nginx/modules/ngx_mail_module.so"
 
 _CONFIGURATION = """
@@ -54,7 +55,7 @@ class Nginx(Peer):
     """nginx 1.22 speaks TLS 1.2 to mail clients unless told otherwise: it is told TLS 1.3."""
 
     name = "nginx"
-    needs: ClassVar = {"nginx": "Debian: nginx-light", _MODULE: "Debian: libnginx-mod-mail"}
+    needs: ClassVar = {_PROGRAM: "Debian: nginx-light", _MODULE: "Debian: libnginx-mod-mail"}
 
     def command(self, setting: Setting) -> list[str]:
         tls = _TLS.format(certificate=setting.certificate, key=setting.key) if setting.tls else ""
@@ -71,4 +72,4 @@ class Nginx(Peer):
         )
         path = setting.folder / "nginx.conf"
         path.write_text(text)
-        return ["nginx", "-p", str(setting.folder), "-c", str(path), "-e", "stderr"]
+        return [_PROGRAM, "-p", str(setting.folder), "-c", str(path), "-e", "stderr"]
