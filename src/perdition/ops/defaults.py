@@ -33,15 +33,15 @@ _PIECE = re.compile(
     r"""'(?P<single>[^']*)'
       | "(?P<double>(?:[^"\\$`]|\\.)*)"
       | \\(?P<escaped>.)
-      | (?P<bare>[^\s'"\\$`;&|<>()]+)""",
+      | (?P<bare>(?:[^\s'"\\$`;&|<>()~]|(?<![=:])~)+)""",  # behind = and : a shell expands it
     re.DOTALL | re.VERBOSE,
 )
 _IN_DOUBLE = re.compile(r'\\(?:(["\\$`])|\n)')
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z_0-9]*)=(.*)", re.DOTALL)
-_TILDE = re.compile(r"[A-Za-z_][A-Za-z_0-9]*=(?=~)")
+_BLANKS = re.compile(r"[ \t\n]+")  # a shell's; str.split() would take others, too
 _NAME = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
 
-_Word = tuple[int, str]  # line, text
+_Word = tuple[int, str, bool]  # line, text, whether it begins with an unquoted NAME=
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,9 @@ def parse_defaults(text: str, path: str) -> Defaults:
     try:
         for command in _commands(text):
             exports = command[0][1] == "export"
-            for line, word in command[1:] if exports else command:
-                assignment = _ASSIGNMENT.fullmatch(word)
+            for line, word, bare in command[1:] if exports else command:
+                # A quoted name is a command to a shell, but export takes it.
+                assignment = _ASSIGNMENT.fullmatch(word) if bare or exports else None
                 name, value = assignment.groups() if assignment else (word, None)
                 if wrong := _wrong(name, value, exports):
                     problems.append(f"{path}:{line}: {wrong}")
@@ -96,15 +97,19 @@ def parse_defaults(text: str, path: str) -> Defaults:
     if problems:
         raise ConfigError(problems)
     running = values.get(MASTER) == "yes"
-    shared = values.get("FLAGS", "").split()
+    shared = _split(values.get("FLAGS", ""))
     return Defaults(
         path,
         running,
         # An empty value counts as none: the init script says ${POP3:=yes}.
         tuple(p for p in PROTOCOLS if running and (values.get(p) or "yes") == "yes"),
-        {p: (*shared, *values.get(f"{p}_FLAGS", "").split()) for p in PROTOCOLS},
+        {p: (*shared, *_split(values.get(f"{p}_FLAGS", ""))) for p in PROTOCOLS},
         {name: values[name] for name in sorted(exported) if name in values},
     )
+
+
+def _split(value: str) -> tuple[str, ...]:
+    return tuple(word for word in _BLANKS.split(value) if word)
 
 
 def _wrong(name: str, value: str | None, exports: bool) -> str:
@@ -134,6 +139,8 @@ class _NotUnderstoodError(Exception):
 
 def _commands(text: str) -> Iterator[list[_Word]]:
     """Cut the text into the words of each command, quotes removed; no command is empty."""
+    if "\0" in text:
+        raise _NotUnderstoodError(f"{_line(text, text.index(chr(0)))}: a NUL byte")
     words: list[_Word] = []
     at = 0
     while at < len(text):
@@ -142,12 +149,14 @@ def _commands(text: str) -> Iterator[list[_Word]]:
         elif text[at] in "\n;":
             if words:
                 yield words
+            elif text[at] == ";":
+                raise _NotUnderstoodError(f"{_line(text, at)}: nothing stands before the ;")
             words = []
             at += 1
         else:
-            line = text.count("\n", 0, at) + 1
+            line, bare = _line(text, at), _ASSIGNMENT.match(text, at) is not None
             word, at = _word(text, at)
-            words.append((line, word))
+            words.append((line, word, bare))
     if words:
         yield words
 
@@ -155,18 +164,20 @@ def _commands(text: str) -> Iterator[list[_Word]]:
 def _word(text: str, at: int) -> tuple[str, int]:
     """Read the word that begins at `at`; return it without its quotes, and where it ends."""
     start, word = at, ""
-    tilde = _TILDE.match(text, at)
     while at < len(text) and text[at] not in " \t\n;":
         piece = _PIECE.match(text, at)
-        if tilde or piece is None:
-            at = tilde.end() if tilde else at
-            raise _NotUnderstoodError(f"{text.count(chr(10), 0, start) + 1}: {_why(text, at)}")
+        if piece is None:
+            raise _NotUnderstoodError(f"{_line(text, start)}: {_why(text, at)}")
         if piece["double"] is not None:
             word += _IN_DOUBLE.sub(lambda found: found[1] or "", piece["double"])
         else:
             word += piece["single"] or (piece["escaped"] or "").strip("\n") or piece["bare"] or ""
         at = piece.end()
     return word, at
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
 
 
 def _why(text: str, at: int) -> str:
