@@ -1,7 +1,7 @@
 # Two commands do everything: `make run` shows the main job, `make test` checks all there is.
 # The rest is for developers; see CONTRIBUTING.md.
 
-PYTHON ?= python3
+PYTHON ?=
 BIN = .venv/bin
 
 .PHONY: run test check manual bench steady clean

@@ -44,7 +44,17 @@ is_installed() {
     dpkg-query -W -f '${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed
 }
 
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# Debian's own Python first: it is built with all optimisations, others may not be.
+for candidate in ${python:-/usr/bin/python3 python3}; do
+    is_new_enough "$candidate" || continue
+    python=$candidate
+    "$python" -c 'import ensurepip' 2>/dev/null && break
+done
+[ "$python" ] && is_new_enough "$python" || {
     say "Python 3.11 or later is needed: make PYTHON=/path/to/python3 …"
     exit 1
 }

@@ -201,66 +201,46 @@ class Session(Stepped):
 
     async def _try_servers(self, login: Login) -> Accepted | Refused | None:
         """The first answer of a server that can be reached, or why none could; logged."""
+        service, trail = self.service, self.trail
         outcome: Accepted | Refused | None = None
-        for server in self.service.servers.turn():
-            secure = "plaintext"
-            outcome, secure = await self._try_server(server, login)
-            failure = None if isinstance(outcome, Accepted) else outcome.reason
-            self.trail.verdict(login, self._client_secure, secure, str(server), failure)
-            if failure is None:
-                break
-            assert isinstance(outcome, Refused)
+        for server in service.servers.turn():
+            outcome, secure = Refused(Reason.UNREACHABLE, detail="no address"), "plaintext"
+            for address in service.resolver.known(server) or await self._resolve(server):
+                try:
+                    sock = dial.connect(address, keepalive=service.keepalive)
+                except OSError as error:
+                    outcome.detail = error.strerror or str(error)
+                    continue
+                self.server = Side(service.poller, sock, self.step, self._server_lost)
+                outcome = await self._talk(self.server, server, login)
+                secure = self._secure_word(self.server, service.back_terms.tls)
+                if isinstance(outcome, Accepted):
+                    trail.verdict(login, self._client_secure, secure, str(server), None)
+                    return outcome
+                self._drop_server()
+                if outcome.reason is not Reason.UNREACHABLE:
+                    break
+            trail.verdict(login, self._client_secure, secure, str(server), outcome.reason)
             if outcome.detail:
-                self.service.log.debug(f"server {server}: {outcome.detail}")
-            if failure is not Reason.UNREACHABLE:
+                service.log.debug(f"server {server}: {outcome.detail}")
+            if outcome.reason is not Reason.UNREACHABLE:
                 break
         return outcome
 
-    async def _try_server(self, server: Server, login: Login) -> tuple[Accepted | Refused, str]:
-        """One server, each of its addresses until one takes the connection."""
-        resolver = self.service.resolver
-        addresses = resolver.known(server)
+    async def _resolve(self, server: Server) -> tuple[dial.SockAddress, ...]:
+        """The addresses of a server; none, logged, when the resolver knows none."""
         try:
-            addresses = addresses or await self._driver(resolver.ask(server))
+            return await self._driver(self.service.resolver.ask(server))
         except OSError as error:
-            return Refused(
-                Reason.UNREACHABLE, detail=f"{server.host}: {error.strerror}"
-            ), "plaintext"
-        outcome = Refused(Reason.UNREACHABLE, detail="no address")
-        for address in addresses:
-            try:
-                sock = dial.connect(address, keepalive=self.service.keepalive)
-            except OSError as error:
-                outcome = Refused(Reason.UNREACHABLE, detail=error.strerror or str(error))
-                continue
-            side: Side[Back] = Side(self.service.poller, sock, self.step, self._server_lost)
-            self.server = side
-            try:
-                answer = await self._talk(side, server, login)
-            except BaseException:
-                self._drop_server()
-                raise
-            if isinstance(answer, Accepted):
-                return answer, self._secure_word(side, self.service.back_terms.tls)
-            secure = self._secure_word(side, self.service.back_terms.tls)
-            self._drop_server()
-            outcome = answer
-            if answer.reason is not Reason.UNREACHABLE:
-                return outcome, secure
-        return outcome, "plaintext"
+            self.service.log.debug(f"server {server}: {error.strerror}")
+            return ()
 
     async def _talk(self, side: Side[Back], server: Server, login: Login) -> Accepted | Refused:
         """Log in over one connection; every failure is an answer."""
         service = self.service
         terms = service.back_terms
-        user = login.authorisation_id or login.authentication_id
-        user = mangle(user, State.REMOTE_LOGIN, service.names)
-        sent = Login(
-            login.authentication_id if login.authorisation_id else user,
-            login.password,
-            user if login.authorisation_id else b"",
-        )
-        back = side.grammar = service.back(sent, terms, secure=terms.tls is TlsUse.SSL)
+        back = service.back(self._as_the_server_knows(login), terms, secure=terms.tls is TlsUse.SSL)
+        side.grammar = back
         if service.log_dialogue:
             back.shown = _dialogue_log(service, "REAL")
         self._expect(Step.CONNECT)
@@ -270,17 +250,25 @@ class Session(Stepped):
                 await STEP
                 await self._secure_server(side, server)
             side.resume()
-            while True:
-                answer = await STEP
-                if isinstance(answer, StartTls):
-                    await self._secure_server(side, server)
-                    back.secured()
-                    side.send(back.take())
-                else:
-                    return answer  # type: ignore[no-any-return]
+            answer = await STEP
+            while isinstance(answer, StartTls):
+                await self._secure_server(side, server)
+                back.secured()
+                side.send(back.take())
                 side.resume()
+                answer = await STEP
+            return answer  # type: ignore[no-any-return]
         except ServerLost as lost:
             return self._lost_server(back, lost.error)
+
+    def _as_the_server_knows(self, login: Login) -> Login:
+        """The login with the user's name as the options have it for the server."""
+        names = self.service.names
+        if login.authorisation_id:
+            user = mangle(login.authorisation_id, State.REMOTE_LOGIN, names)
+            return Login(login.authentication_id, login.password, user)
+        user = mangle(login.authentication_id, State.REMOTE_LOGIN, names)
+        return login if user == login.authentication_id else Login(user, login.password)
 
     def _lost_server(self, back: Back, error: PerditionError) -> Refused:
         """What the end of a server's connection means for the login."""
