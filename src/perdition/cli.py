@@ -45,7 +45,7 @@ def run(argv0: str, argv: list[str]) -> int:
 
             return inetd.serve(config)
         return _serve(config, partial(load, argv0, argv, directory=directory))
-    except StartError as error:
+    except (StartError, OSError) as error:
         stderr_line(f"{config.basename}: {error}")
         return FAILED
 
@@ -61,7 +61,7 @@ def _serve(config: Config, reload: partial[Config]) -> int:
     daemon = detach(FAILED)
     try:
         return master.run(daemon.came_up)
-    except StartError as error:
+    except (StartError, OSError) as error:
         master.log.err(str(error))
         daemon.failed(f"{config.basename}: {error}")
         return FAILED

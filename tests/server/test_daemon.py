@@ -433,6 +433,25 @@ def test_a_start_that_fails_says_why(
     assert not listens(daemon.port)
 
 
+def test_a_worker_that_can_not_start_ends_the_start(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, "outgoing_server 127.0.0.1", "workers 1")
+    done = subprocess.run(
+        ["prlimit", "--nofile=12:12", BIN / "perdition.imap4", "--config_file", daemon.config],
+        capture_output=True, text=True, check=False, timeout=10,
+    )  # fmt: skip
+    assert done.returncode == 255
+    assert "worker 1 failed: OSError: [Errno 24] Too many open files" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not daemon.pid_file.exists()
+
+
+def test_the_log_of_a_client_over_ipv6(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, "outgoing_server 127.0.0.1", "outgoing_port 1", "bind_address ::1")
+    with daemon, Lines(socket.create_connection(("::1", daemon.port))) as client:
+        client.hear()
+        daemon.wait_for_log(rf"^Connect:  ::1:\d+->::1:{daemon.port}$")
+
+
 def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     with Silent() as server:
         daemon = Daemon(tmp_path, "outgoing_server 127.0.0.1", f"listen_port {server.port}")

@@ -30,6 +30,7 @@ from perdition.server.privileges import Identity, find_identity
 from perdition.server.setup import (
     Contexts,
     announce,
+    load_grammar,
     make_contexts,
     make_log,
     make_service,
@@ -88,6 +89,7 @@ class Master:
     def _prepare(self, config: Config, listeners: Listeners) -> Generation:
         identity = find_identity(config.username, config.group)
         contexts = make_contexts(config, self.passphrase)
+        load_grammar(config)
         workers = config.workers or len(os.sched_getaffinity(0))
         return Generation(config, contexts, listeners.adapt(config, workers), identity, workers)
 
@@ -171,7 +173,9 @@ class Master:
             )  # fmt: skip
             status = run_worker(orders)
         except Exception as error:  # one of three doors: the master hears of it and goes on
-            self.log.err(f"worker {number + 1} failed: {type(error).__name__}: {error}")
+            why = f"worker {number + 1} failed: {type(error).__name__}: {error}"
+            self.log.err(why)
+            control.send(f"error {why}".encode())
         finally:
             os._exit(status)
 

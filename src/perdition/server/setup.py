@@ -13,6 +13,7 @@ import ssl
 import zlib
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 
 from perdition import __version__
 from perdition.config import Config, warnings
@@ -55,6 +56,11 @@ def make_contexts(config: Config, passphrase: Passphrase) -> Contexts:
         None if listen is TlsUse.NONE else listen_context(config, passphrase),
         None if outgoing is TlsUse.NONE else outgoing_context(config),
     )
+
+
+def load_grammar(config: Config) -> ModuleType:
+    """Import the protocol's grammar; done before a fork, all workers share it."""
+    return import_module(f"perdition.wire.{PROTOCOLS[config.protocol].grammar}")
 
 
 def announce(config: Config, log: Log) -> None:
@@ -118,8 +124,7 @@ def make_service(
     inetd_pid: int = 0,
 ) -> Service:
     """Build what a worker's sessions share."""
-    row = PROTOCOLS[config.protocol]
-    grammar = import_module(f"perdition.wire.{row.grammar}")
+    grammar = load_grammar(config)
     mark = greeting_mark(config)
     hosts = GreetingHosts(loop, config)
     made: dict[str, FrontTerms] = {}
