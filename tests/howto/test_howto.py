@@ -50,6 +50,7 @@ class HowTo:
         self.syslog = syslog
         self.port = free_port()
         self.authority = certificates / "ca.pem"
+        self.certificate = certificates / "cert.pem"
         (folder / "etc").mkdir()
         (folder / "defaults").write_text(
             block("RUN_PERDITION") + FLAGS.format(folder=folder, port=self.port)
@@ -246,8 +247,8 @@ def test_mbsync(howto: HowTo, need: Callable[[str], str], folder: Path) -> None:
         kept = [path for part in ("cur", "new") for path in (maildir / "INBOX" / part).iterdir()]
         return {re.sub(rb"X-TUID: .*\n", b"", path.read_bytes()) for path in kept}
 
-    tls = f"SSLType IMAPS\nCertificateFile {howto.authority}\n"
-    sync(up, f"Host localhost\nPort {howto.port}\n{tls}")
+    tls = f"SSLType IMAPS\nCertificateFile {howto.certificate}\n"
+    sync(up, f"Host 127.0.0.1\nPort {howto.port}\n{tls}")
     sync(down, f"Host 127.0.0.1\nPort {howto.dovecot.port}\nSSLType None\n")
     assert stored(down) == stored(up) == letters
 
