@@ -157,6 +157,52 @@ def test_a_pid_file_that_lies_harms_nobody(host: Host) -> None:
         bystander.kill()
 
 
+def test_a_pid_file_that_was_left_behind_is_no_hindrance(host: Host) -> None:
+    host.run_dir.mkdir()
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    pid_file = host.run_dir / "perdition.imap4.pid"
+    pid_file.write_text(str(ended.pid))
+    assert host("status")[0] == 3
+    assert host("reload")[0] == 7
+    assert host("start")[0] == 0
+    assert int(pid_file.read_text()) != ended.pid
+
+
+def test_a_daemon_that_does_not_end_is_killed(host: Host) -> None:
+    assert host("start")[0] == 0
+    pid = host.pid("imap4")
+    os.kill(pid, signal.SIGSTOP)
+    status, said = host("--wait", "0.2", "stop")
+    assert (status, said) == (
+        0, f"perdition.imap4: killed (pid {pid}): it did not end in time\n"
+    )  # fmt: skip
+    wait_for(lambda: not listens(host.ports["imap4"]), "its workers live on")
+    assert host("status")[0] == 3
+
+
+def test_restart_stops_nothing_when_the_file_is_at_fault(host: Host) -> None:
+    assert host("start")[0] == 0
+    first = host.pid("imap4")
+    with (host.folder / "defaults").open("a") as file:
+        file.write("IMAP5=yes\n")
+    assert host("restart")[0] == 6
+    assert (host.pid("imap4"), listens(host.ports["imap4"])) == (first, True)
+    host.write(IMAP4="yes")
+    status, said = host("restart")
+    assert status == 0
+    assert f"stopped (pid {first})" in said
+    assert host.pid("imap4") != first
+
+
+def test_words_that_it_does_not_know(host: Host) -> None:
+    assert host()[0] == 2
+    assert host("begin")[0] == 2
+    status, said = host("start", "smtp")
+    assert status == 2
+    assert "no such protocol: 'smtp'" in said
+
+
 # -- run: what systemd starts ---------------------------------------------------------------
 
 
@@ -206,6 +252,16 @@ def test_run_tells_systemd_and_ends_all(host: Host) -> None:
         assert run.process.wait(10) == 0
     assert not listens(host.ports["imap4"])
     assert not listens(host.ports["imaps"])
+
+
+def test_run_loses_no_reload_that_comes_before_a_daemon_is_up(host: Host) -> None:
+    with Run(host) as run:
+        wait_for((host.run_dir / "perdition.imap4.pid").exists, "it does not start")
+        run.process.send_signal(signal.SIGHUP)  # its configuration has been read by now
+        run.hears("RELOADING=1")
+        run.hears("READY=1")
+        assert "Reloaded" in (host.folder / "log").read_text()
+        assert run.process.poll() is None
 
 
 def test_run_starts_a_daemon_that_was_killed_again(host: Host) -> None:

@@ -35,6 +35,7 @@ class _Ward:
     words: Sequence[str]
     process: subprocess.Popen[bytes] | None = None
     ready: bool = False
+    outdated: bool = False  # it began with a configuration that has changed since
     pause: float = PAUSE
     due: float = 0.0  # monotonic: when to start it again
 
@@ -121,6 +122,8 @@ class _Supervisor:
         self._reloading.discard(ward.command)
         self._up = self._up or all(other.ready for other in self._wards)
         self._report()
+        if ward.outdated and not self._stopping:
+            self._have_reloaded([ward])
 
     def _report(self) -> None:
         if self._stopping or not self._up:
@@ -151,12 +154,18 @@ class _Supervisor:
         self._forget()
 
     def _reload(self) -> None:
-        # One that is not up yet has no handler for the signal, and reads what there is now.
+        for ward in self._wards:
+            # One that is not up yet may have read its configuration and have no handler for the
+            # signal, which would end it: it is told as soon as it is up.
+            ward.outdated = ward.process is not None
         ready = [ward for ward in self._wards if ward.ready]
-        if self._stopping or not ready:
-            return
+        if ready and not self._stopping:
+            self._have_reloaded(ready)
+
+    def _have_reloaded(self, wards: Sequence[_Ward]) -> None:
         notify_reloading()
-        for ward in ready:
+        for ward in wards:
+            ward.outdated = False
             self._reloading.add(ward.command)
             if ward.process is not None:
                 ward.process.send_signal(signal.SIGHUP)
@@ -171,7 +180,7 @@ class _Supervisor:
         self._forget()
 
     def _lost(self, ward: _Ward, how: str, code: int = -1) -> None:
-        was_ready, ward.ready = ward.ready, False
+        was_ready, ward.ready, ward.outdated = ward.ready, False, False
         self._reloading.discard(ward.command)
         if self._stopping:
             return
