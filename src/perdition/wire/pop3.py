@@ -14,7 +14,8 @@ words of fewer than four letters are called too short. CAPA adds SASL and RESP-C
 had not, and leaves out USER and SASL while no login would be let through (2.2 listed USER; the
 command is still answered, as there). AUTH is taken. NUL and CR in a name or password are refused,
 not cut out. A name that makes the reply longer than RFC 2449 allows is left out of it.
-Our own troubles carry [SYS/TEMP]. STLS forgets the name that USER set (RFC 2595, 4).
+A refused client hears the server's own words (`hide_server_errors`: 2.2's), our own troubles carry
+[SYS/TEMP]. STLS forgets the name that USER set (RFC 2595, 4).
 There is no untagged goodbye in POP3: the line that says why we end answers what comes next.
 The way to the server is in `pop3_back`.
 """

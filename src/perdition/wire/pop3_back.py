@@ -11,6 +11,9 @@ a name with a blank, which a USER may cut, where the server has AUTH PLAIN. Only
 The server's words and response code are passed on as they stand. To those of a greeting that turns
 us away without a code, [SYS/TEMP] is added: the client's password was not even asked for.
 Codes of RFC 2449 and 3206 but [AUTH] mean that nobody's name or password is at fault.
+
+It differs from 2.2 on purpose: a refused STLS is a failure, nobody waits for the answer to QUIT,
+a refused USER has an answer too, and authorisation ids are known.
 """
 
 from __future__ import annotations
