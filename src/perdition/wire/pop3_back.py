@@ -88,7 +88,7 @@ class Back:
 
     def lost(self) -> Refused:
         reason = Reason.TEMPORARY if self.logging_in else Reason.NEGOTIATION
-        return Refused(reason, detail="the server closed the connection")
+        return Refused(reason)  # the session knows how: closed, reset, a certificate refused
 
     def goodbye(self) -> bytes:
         return b"QUIT\r\n" if self._heard else b""
