@@ -233,7 +233,7 @@ def test_mbsync(howto: HowTo, need: Callable[[str], str], folder: Path) -> None:
     def sync(maildir: Path, account: str) -> None:
         path = folder / f"mbsyncrc.{maildir.name}"
         path.write_text(
-            f"IMAPAccount dmz\n{account}User mbsync\nPass mbsync\n\n"
+            f"IMAPAccount dmz\n{account}User mbsync\nPass mbsync\nAuthMechs LOGIN\n\n"
             "IMAPStore far\nAccount dmz\n\n"
             f"MaildirStore near\nPath {maildir}/\nInbox {maildir}/INBOX\n\n"
             "Channel all\nFar :far:\nNear :near:\nPatterns INBOX\nCreate Both\nSync All\n"

@@ -1,4 +1,7 @@
-"""A Dovecot of our own: plain IMAP on a loopback port, its mail in a temporary folder."""
+"""A Dovecot of our own on loopback ports, its mail in a temporary folder.
+
+IMAP, POP3 and ManageSieve in clear text; with certificates STARTTLS there, and IMAPS and POP3S.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ _CONFIGURATION = """\
 base_dir = {folder}/run
 state_dir = {folder}/state
 log_path = {folder}/dovecot.log
-protocols = imap
+protocols = imap pop3 {sieve}
 listen = 127.0.0.1
-ssl = no
+{tls}
 disable_plaintext_auth = no
 auth_mechanisms = plain login
 auth_failure_delay = 0
@@ -51,9 +54,22 @@ service imap-login {{
     port = {port}
   }}
   inet_listener imaps {{
-    port = 0
+    port = {imaps}
+    ssl = yes
   }}
 }}
+service pop3-login {{
+  chroot =
+  service_count = 0
+  inet_listener pop3 {{
+    port = {pop3}
+  }}
+  inet_listener pop3s {{
+    port = {pop3s}
+    ssl = yes
+  }}
+}}
+{sieve_service}
 service anvil {{
   chroot =
   unix_listener anvil-auth-penalty {{
@@ -63,13 +79,28 @@ service anvil {{
 """
 
 
+_TLS = "ssl = yes\nssl_cert = <{0}/cert.pem\nssl_key = <{0}/key.pem"
+_SIEVE = Path("/usr/lib/dovecot/managesieve-login")
+_SIEVE_SERVICE = """\
+service managesieve-login {{
+  chroot =
+  service_count = 0
+  inet_listener sieve {{
+    port = {0}
+  }}
+}}"""
+
+
 class Dovecot:
     """A running server; `users` are its names and passwords. A context that ends with it."""
 
-    def __init__(self, program: str, folder: Path, users: dict[str, str]) -> None:
+    def __init__(
+        self, program: str, folder: Path, users: dict[str, str], certificates: Path | None = None
+    ) -> None:
         self.folder = folder
         self.users = users
-        self.port = free_port()
+        ports = [free_port() for _ in range(5)]
+        self.port, self.pop3, self.sieve, self.imaps, self.pop3s = ports
         folder.mkdir()
         for name in ("run", "state", "mail"):
             (folder / name).mkdir()
@@ -86,6 +117,12 @@ class Dovecot:
             _CONFIGURATION.format(
                 folder=folder,
                 port=self.port,
+                pop3=self.pop3,
+                imaps=self.imaps if certificates else 0,
+                pop3s=self.pop3s if certificates else 0,
+                tls=_TLS.format(certificates) if certificates else "ssl = no",
+                sieve="sieve" if _SIEVE.exists() else "",
+                sieve_service=_SIEVE_SERVICE.format(self.sieve) if _SIEVE.exists() else "",
                 uid=mail.pw_uid,
                 gid=mail.pw_gid,
                 internal="dovecot" if me.pw_uid == 0 else me.pw_name,

@@ -278,7 +278,8 @@ class Session(Stepped):
         if isinstance(error, DeadlineExpired) and self._step is Step.CONNECT:
             return Refused(Reason.UNREACHABLE, detail=detail)
         refused = back.lost()
-        refused.detail = refused.detail or detail
+        if detail != "closed" or not refused.detail:
+            refused.detail = detail
         return refused
 
     async def _secure_server(self, side: Side[Back], server: Server) -> None:

@@ -178,7 +178,8 @@ class Side(Generic[G]):
             self.poller.add_reader(self.fd, self._shake)
             self.reading = True
         else:
-            self._shake()
+            # Not at once: the peer may be so quick that the handshake ends within the call.
+            self.poller.add_writer(self.fd, self._shake)
 
     def _shake(self) -> None:
         assert isinstance(self.sock, ssl.SSLSocket)
@@ -244,7 +245,9 @@ _UNREACHABLE = frozenset(
 
 def gone(error: Exception) -> PeerGone:
     """Return what the failure of a socket means."""
-    return PeerGone(reason_of(error), unreachable=getattr(error, "errno", 0) in _UNREACHABLE)
+    # The errno of a TLS error is OpenSSL's own, from a numbering of its own.
+    code = 0 if isinstance(error, ssl.SSLError) else getattr(error, "errno", 0)
+    return PeerGone(reason_of(error), unreachable=code in _UNREACHABLE)
 
 
 def reason_of(error: Exception) -> str:
