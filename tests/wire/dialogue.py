@@ -85,7 +85,7 @@ def _words(event: object) -> str:
         case Quit(why):
             return f"quit {why}".rstrip()
         case Accepted(passed, text):
-            return f"accepted {text.decode()}".rstrip() + _passed(passed)
+            return ("accepted " + text.decode() if text else "accepted") + _passed(passed)
         case Refused():
             said = (event.status + b" " + event.text).strip().decode()
             return f"refused {event.reason.name} {said}".rstrip() + _passed(event.passed)

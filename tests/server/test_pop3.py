@@ -1,0 +1,385 @@
+"""POP3 over sockets: Python's own client before a real Dovecot, and Perdition 2.2 beside us.
+
+DIFFERENCES is the list of what we say otherwise than 2.2; it has to be complete and in use.
+"""
+
+from __future__ import annotations
+
+import os
+import poplib
+import pwd
+import re
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.servers.daemon import Daemon
+from tests.servers.dovecot import Dovecot
+from tests.servers.lines import Lines
+from tests.servers.ports import end, free_port, listens, wait_for
+
+USERS = {"ann": "canary-ann", "bob": " canary  bob "}
+
+
+@pytest.fixture(scope="module")
+def dovecot(folder: Path, need: Callable[[str], str], certificates: Path) -> Iterator[Dovecot]:
+    """Dovecot with two users, POP3 with STLS."""
+    with Dovecot(need("dovecot"), folder / "dovecot", USERS, certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def daemon(folder: Path, dovecot: Dovecot, certificates: Path) -> Iterator[Daemon]:
+    """Ours before Dovecot, with STLS for clients."""
+    with ours(folder / "ours", dovecot.pop3, certificates, "debug", "connection_logging") as it:
+        yield it
+
+
+def ours(folder: Path, port: int, certificates: Path, *options: str) -> Daemon:
+    """A daemon with one worker before a server, with STLS for clients."""
+    return Daemon(
+        folder, "outgoing_server 127.0.0.1", f"outgoing_port {port}", "workers 1",
+        "failure_delay 0", "ssl_mode tls_listen", f"ssl_cert_file {certificates / 'cert.pem'}",
+        f"ssl_key_file {certificates / 'key.pem'}", *options, command="perdition.pop3",
+    )  # fmt: skip
+
+
+@contextmanager
+def client(daemon: Daemon, certificates: Path) -> Iterator[poplib.POP3]:
+    """Python's client, with STLS."""
+    pop = poplib.POP3("127.0.0.1", daemon.port, timeout=10)
+    try:
+        context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+        pop.host = "localhost"  # whom the certificate names
+        assert pop.stls(context) == b"+OK Begin TLS negotiation"
+        yield pop
+    finally:
+        pop.close()
+
+
+# -- Python's client, before Dovecot ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_client_logs_in_and_works(daemon: Daemon, certificates: Path, user: str) -> None:
+    with client(daemon, certificates) as pop:
+        assert set(pop.capa()) == {"UIDL", "USER", "SASL", "RESP-CODES"}
+        assert pop.user(user) == f"+OK USER {user} set".encode()
+        assert pop.pass_(USERS[user]) == b"+OK You are so in"
+        assert pop.stat() == (0, 0)
+        assert "TOP" in pop.capa()  # the server's
+        assert pop.quit() == b"+OK Logging out."
+
+
+def test_a_refused_client_hears_the_server_and_tries_again(
+    daemon: Daemon, certificates: Path
+) -> None:
+    with client(daemon, certificates) as pop:
+        pop.user("ann")
+        with pytest.raises(poplib.error_proto, match=r"-ERR \[AUTH\] Authentication failed\."):
+            pop.pass_("wrong")
+        pop.user("ann")
+        assert pop.pass_("canary-ann") == b"+OK You are so in"
+        assert pop.quit() == b"+OK Logging out."
+
+
+@pytest.mark.parametrize(
+    "dialogue",
+    [
+        [("AUTH PLAIN AGFubgBjYW5hcnktYW5u", "+OK You are so in")],
+        [("AUTH PLAIN", "+ "), ("AGFubgBjYW5hcnktYW5u", "+OK You are so in")],
+        [
+            ("AUTH LOGIN", "+ VXNlcm5hbWU6"),
+            ("YW5u", "+ UGFzc3dvcmQ6"),
+            ("Y2FuYXJ5LWFubg==", "+OK You are so in"),
+        ],
+        # An authorisation id goes to the server: to this one, ann may not be bob.
+        [("AUTH PLAIN Ym9iAGFubgBjYW5hcnktYW5u", "-ERR [AUTH] Authentication failed.")],
+    ],
+)
+def test_auth(daemon: Daemon, dialogue: list[tuple[str, str]]) -> None:
+    with Lines.to(daemon.port) as lines:
+        lines.hear()
+        for said, heard in dialogue:
+            lines.say(said)
+            assert lines.hear() == heard
+        lines.say("QUIT")
+        assert lines.hear().startswith("+OK ")
+
+
+def test_commands_behind_the_login_reach_the_server(daemon: Daemon) -> None:
+    with Lines.to(daemon.port) as lines:
+        lines.say("USER ann\r\nPASS canary-ann\r\nSTAT\r\nNOOP\r\nQUIT")
+        assert lines.hear().startswith("+OK POP3 perdition ready on ")
+        heard = [lines.hear() for _ in range(5)]
+        assert heard[:3] == ["+OK USER ann set", "+OK You are so in", "+OK 0 0"]
+        assert heard[3].startswith("+OK")
+        assert heard[4] == "+OK Logging out."
+        assert lines.rest() == b""
+
+
+@pytest.mark.parametrize("mode", ["tls_outgoing", "tls_outgoing_force"])
+def test_the_server_has_the_password_in_tls_only(
+    dovecot: Dovecot, certificates: Path, tmp_path: Path, mode: str
+) -> None:
+    options = (f"ssl_mode tls_listen,{mode}", f"ssl_ca_file {certificates / 'ca.pem'}")
+    with (
+        ours(tmp_path, dovecot.pop3, certificates, *options) as daemon,
+        client(daemon, certificates) as pop,
+    ):
+        pop.user("ann")
+        assert pop.pass_("canary-ann") == b"+OK You are so in"
+        assert pop.stat() == (0, 0)
+        daemon.wait_for_log(r'client-secure=starttls .* server-secure=starttls status="ok"')
+
+
+def test_a_server_with_an_unknown_certificate_gets_no_password(
+    dovecot: Dovecot, certificates: Path, tmp_path: Path
+) -> None:
+    options = ("ssl_mode tls_listen,tls_outgoing", "debug", "connection_logging")
+    with (
+        ours(tmp_path, dovecot.pop3, certificates, *options) as daemon,
+        client(daemon, certificates) as pop,
+    ):
+        pop.user("ann")
+        with pytest.raises(poplib.error_proto, match=r"-ERR \[SYS/TEMP\] failed: Connection Nego"):
+            pop.pass_("canary-ann")
+        daemon.wait_for_log("certificate refused: unable to get local issuer certificate")
+    assert 'SELF: "USER ann"' not in daemon.log.read_text()
+
+
+def test_input_behind_stls_in_clear_text_ends_the_connection(daemon: Daemon) -> None:
+    with Lines.to(daemon.port) as lines:
+        lines.hear()
+        lines.say("STLS\r\nUSER mallory")
+        assert lines.rest() == b"-ERR Input behind STLS in clear text\r\n"
+
+
+def test_a_server_that_is_not_there_is_a_temporary_failure(
+    certificates: Path, tmp_path: Path
+) -> None:
+    with (
+        ours(tmp_path, free_port(), certificates) as daemon,
+        client(daemon, certificates) as pop,
+    ):
+        pop.user("ann")
+        with pytest.raises(poplib.error_proto, match=r"-ERR \[SYS/TEMP\] failed: Could not conn"):
+            pop.pass_("canary-ann")
+        assert pop.quit() == b"+OK QUIT"
+
+
+def test_a_daemon_before_itself_ends_at_once(certificates: Path, tmp_path: Path) -> None:
+    daemon = ours(tmp_path, 0, certificates)
+    daemon.write(f"outgoing_port {daemon.port}")
+    with daemon, client(daemon, certificates) as pop:
+        pop.user("ann")
+        with pytest.raises(poplib.error_proto, match="failed: Connection Negotiation Failure"):
+            pop.pass_("canary-ann")
+    assert len([line for line in daemon.lines if line.startswith("Connect:")]) == 2
+
+
+def test_the_log_has_no_password(daemon: Daemon) -> None:
+    with Lines.to(daemon.port) as lines:
+        lines.say("USER ann\r\nPASS canary-ann\r\nQUIT")
+        assert lines.rest().endswith(b"+OK Logging out.\r\n")
+    daemon.wait_for_log('REAL: "\\+OK Logged in')
+    log = daemon.log.read_text()
+    assert 'SELF: "PASS ***' in log
+    assert "canary" not in log
+
+
+# -- Perdition 2.2 beside us ------------------------------------------------------------------
+
+
+class Server:
+    """A POP3 server that writes down what it is told. A context that ends with it."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        self.heard: list[bytes] = []
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Server:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listening.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listening.accept()
+            except OSError:
+                return
+            with Lines(sock) as lines:
+                lines.say("+OK hi <1.2@x>")
+                while command := lines.hear().encode():
+                    self.heard.append(command)
+                    refused = command == b"PASS wrong"
+                    lines.say("-ERR [IN-USE] mailbox is locked" if refused else "+OK done")
+                    if command == b"QUIT":
+                        break
+
+
+@contextmanager
+def perdition_2(program: str, port: int, certificates: Path, *options: str) -> Iterator[int]:
+    """Perdition 2.2 before a server, with STLS for clients; gives its port."""
+    own = free_port()
+    who = pwd.getpwuid(os.getuid()).pw_name
+    command = [
+        program, "--no_daemon", "-f", "/dev/null", "-l", str(own), "-s", "127.0.0.1", "-p",
+        str(port), "-F", "+", "-n", "--map_library", "", "-b", "127.0.0.1", "-u", who, "-g", "",
+        "--pid_file", "", "--ssl_mode", "tls_listen",
+        "--ssl_cert_file", str(certificates / "cert.pem"),
+        "--ssl_key_file", str(certificates / "key.pem"), "--ssl_no_client_cert_verify", *options,
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    try:
+        wait_for(lambda: listens(own) or process.poll() is not None, "2.2 does not listen")
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        yield own
+    finally:
+        end(process)
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+COMMANDS = "STLS, CAPA, USER, PASS or QUIT"
+OUR_COMMANDS = "STLS, CAPA, USER, PASS, AUTH or QUIT"
+TOO_SHORT = f"-ERR Mate, the command is too short, must be one of {COMMANDS}"
+MUST_BE = f"-ERR The command must be one of {OUR_COMMANDS}"
+
+# What 2.2 says, what we say, and why.
+DIFFERENCES = {
+    ("+OK POP3 perditon ready on 127.0.0.1 HEX", "+OK POP3 perdition ready on 127.0.0.1 HEX"):
+        "a misspelling",
+    ("+OK Capability list follows, mate", "+OK Capability list follows"): "plain English",
+    ("+OK USER ann set, mate", "+OK USER ann set"): "plain English",
+    ('+OK USER "a\tb" set, mate', '+OK USER "a\tb" set'): "plain English",
+    ("+OK Begin TLS negotiation, mate", "+OK Begin TLS negotiation"): "plain English",
+    ("-ERR TLS already active, mate", "-ERR TLS already active"): "plain English",
+    ("-ERR Null command, mate", "-ERR Null command"): "plain English",
+    ("-ERR USER not yet set, mate", "-ERR USER not yet set"): "plain English",
+    ("-ERR Mate, try: USER <username>", "-ERR Try: USER <username>"): "plain English",
+    ("-ERR Mate, try: PASS <password>", "-ERR Try: PASS <password>"): "plain English",
+    ("-ERR Mate, try: CAPA", "-ERR Try: CAPA"): "plain English",
+    ("-ERR Mate, try: QUIT", "-ERR Try: QUIT"): "plain English",
+    ("-ERR Mate, try: STLS", "-ERR Try: STLS"): "plain English",
+    (f"-ERR Mate, the command must be one of {COMMANDS}", MUST_BE): "plain English, and AUTH",
+    (TOO_SHORT, f"-ERR The command is too short, must be one of {OUR_COMMANDS}"):
+        "plain English, and AUTH",
+    (TOO_SHORT, MUST_BE): "a long word is not too short",
+    ("UIDL USER STLS", "UIDL USER SASL PLAIN LOGIN RESP-CODES STLS"): "what it can do",
+    (f"-ERR Mate, the command must be one of {COMMANDS}", "+ "): "AUTH",
+    ("-ERR failed: Re-Authentication Failure", "-ERR [IN-USE] mailbox is locked"):
+        "the server's own words",
+    ("+OK USER ab set, mate", "-ERR NUL, CR and LF are not allowed here"): "never cut a name",
+}  # fmt: skip
+
+DIALOGUES = [
+    ["CAPA", "QUIT"],
+    ["USER ann", "PASS  a b "],
+    ["USER ann", "PASS "],
+    ["USER ann", "USER ann", "PASS"],
+    ["USER ann", "PASS wrong", "PASS x"],
+    ['USER "a\tb"', "quit"],
+    ["USER a\rb"],
+    ["USER"],
+    ["USER "],
+    ["USER a b"],
+    ["PASS"],
+    ["PASS x"],
+    ["CAPA x"],
+    ["QUIT "],
+    ["STLS x"],
+    [""],
+    [" USER ann"],
+    ["NOOP"],
+    ["TOP"],
+    ["UIDL123"],
+    ["AUTH PLAIN"],
+]
+
+
+def replies(port: int, dialogue: list[str], context: ssl.SSLContext | None = None) -> list[str]:
+    """What is answered to each command, after STLS if there is a context."""
+    with Lines.to(port) as lines:
+        heard = [re.sub("[0-9a-f]{8}$", "HEX", lines.hear())]
+        if context is not None:
+            lines.say("STLS")
+            heard.append(lines.hear())
+            sock = context.wrap_socket(lines.sock, server_hostname="localhost")
+            with Lines(sock) as secure:
+                return heard + [reply for said in dialogue for reply in answer(secure, said)]
+        return heard + [reply for said in dialogue for reply in answer(lines, said)]
+
+
+def answer(lines: Lines, said: str) -> list[str]:
+    """The line that answers, and for a list its lines as one."""
+    lines.say(said)
+    heard = lines.hear()
+    if said != "CAPA":
+        return [heard]
+    entries = []
+    while (entry := lines.hear()) not in (".", ""):
+        entries.append(entry)
+    return [heard, " ".join(entries)]
+
+
+def test_what_differs_from_2_2_is_on_the_list(
+    need: Callable[[str], str], certificates: Path, tmp_path: Path
+) -> None:
+    program = need("perdition.pop3")
+    seen: set[tuple[str, str]] = set()
+    with (
+        Server() as server,
+        perdition_2(program, server.port, certificates) as old,
+        ours(tmp_path, server.port, certificates) as new,
+        ThreadPoolExecutor(len(DIALOGUES) + 2) as threads,
+    ):
+        context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
+        talks: list[tuple[list[str], ssl.SSLContext | None]] = [
+            (dialogue, None) for dialogue in DIALOGUES
+        ]
+        talks += [(["USER ann", "STLS"], context), (["PASS x"], context)]
+        # Each wrong command costs three seconds there.
+        theirs = threads.map(lambda talk: replies(old, *talk), talks)
+        for talk, said in zip(talks, theirs, strict=True):
+            seen |= set(zip(said, replies(new.port, *talk), strict=True))
+    differing = {pair for pair in seen if pair[0] != pair[1]}
+    assert differing == set(DIFFERENCES)
+
+
+def test_a_server_hears_the_same_from_both(
+    need: Callable[[str], str], certificates: Path, tmp_path: Path
+) -> None:
+    program = need("perdition.pop3")
+    dialogue = ["USER ann", "PASS  a b ", "STAT", "QUIT"]
+    refused = ["USER ann", "PASS wrong", "USER bob", "PASS ", "QUIT"]
+    heard = []
+    for daemon in ("2.2", "ours"):
+        with Server() as server:
+            if daemon == "2.2":
+                with perdition_2(program, server.port, certificates) as port:
+                    for said in (dialogue, refused):
+                        replies(port, said)
+            else:
+                with ours(tmp_path, server.port, certificates) as new:
+                    for said in (dialogue, refused):
+                        replies(new.port, said)
+        heard.append(server.heard)
+    assert heard[0] == heard[1]
+    assert heard[0] == [
+        b"USER ann", b"PASS  a b ", b"STAT", b"QUIT",
+        b"USER ann", b"PASS wrong", b"QUIT", b"USER bob", b"PASS ", b"QUIT",
+    ]  # fmt: skip
