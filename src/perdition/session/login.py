@@ -174,7 +174,7 @@ class Session(Stepped):
             client.send(front.take())
             if event is None:
                 if client.ended:
-                    raise PeerGone("closed")
+                    raise PeerGone("connection closed")
                 client.resume()
                 event = await STEP
 
@@ -278,8 +278,7 @@ class Session(Stepped):
         if isinstance(error, DeadlineExpired) and self._step is Step.CONNECT:
             return Refused(Reason.UNREACHABLE, detail=detail)
         refused = back.lost()
-        if detail != "closed" or not refused.detail:
-            refused.detail = detail
+        refused.detail = detail
         return refused
 
     async def _secure_server(self, side: Side[Back], server: Server) -> None:

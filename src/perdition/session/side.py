@@ -93,7 +93,7 @@ class Side(Generic[G]):
         else:
             self.pause()
             self.ended = True
-            self.on_lost(PeerGone("closed"))
+            self.on_lost(PeerGone("connection closed"))
 
     def _feed(self, data: bytes) -> None:
         grammar = self.grammar

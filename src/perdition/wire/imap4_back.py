@@ -87,7 +87,7 @@ class Back:
 
     def lost(self) -> Refused:
         reason = Reason.TEMPORARY if self.logging_in else Reason.NEGOTIATION
-        return Refused(reason, self._bye, passed=b"", detail="the server closed the connection")
+        return Refused(reason, self._bye)
 
     def goodbye(self) -> bytes:
         if self._awaited == _GREETING and not self._buffer:

@@ -101,7 +101,7 @@ class Back:
 
     def lost(self) -> Refused:
         reason = Reason.TEMPORARY if self.logging_in else Reason.NEGOTIATION
-        return Refused(reason, detail="the server closed the connection")
+        return Refused(reason)
 
     def goodbye(self) -> bytes:
         return b"" if self._bye or not self._heard else b"LOGOUT\r\n"
