@@ -5,13 +5,10 @@ DIFFERENCES is the list of what we say otherwise than 2.2; it has to be complete
 
 from __future__ import annotations
 
-import os
 import poplib
-import pwd
 import re
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +19,8 @@ import pytest
 from tests.servers.daemon import Daemon
 from tests.servers.dovecot import Dovecot
 from tests.servers.lines import Lines
-from tests.servers.ports import end, free_port, listens, wait_for
+from tests.servers.perdition2 import perdition_2
+from tests.servers.ports import free_port
 
 USERS = {"ann": "canary-ann", "bob": " canary  bob "}
 
@@ -229,29 +227,6 @@ class Server:
                     lines.say("-ERR [IN-USE] mailbox is locked" if refused else "+OK done")
                     if command == b"QUIT":
                         break
-
-
-@contextmanager
-def perdition_2(program: str, port: int, certificates: Path, *options: str) -> Iterator[int]:
-    """Perdition 2.2 before a server, with STLS for clients; gives its port."""
-    own = free_port()
-    who = pwd.getpwuid(os.getuid()).pw_name
-    command = [
-        program, "--no_daemon", "-f", "/dev/null", "-l", str(own), "-s", "127.0.0.1", "-p",
-        str(port), "-F", "+", "-n", "--map_library", "", "-b", "127.0.0.1", "-u", who, "-g", "",
-        "--pid_file", "", "--ssl_mode", "tls_listen",
-        "--ssl_cert_file", str(certificates / "cert.pem"),
-        "--ssl_key_file", str(certificates / "key.pem"), "--ssl_no_client_cert_verify", *options,
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    try:
-        wait_for(lambda: listens(own) or process.poll() is not None, "2.2 does not listen")
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        yield own
-    finally:
-        end(process)
-        assert process.stderr is not None
-        process.stderr.close()
 
 
 COMMANDS = "STLS, CAPA, USER, PASS or QUIT"
