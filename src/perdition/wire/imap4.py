@@ -16,12 +16,12 @@ The way to the server is in `imap4_back`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 
 from perdition.protocols import TlsUse
 from perdition.wire import sasl
 from perdition.wire.base import Accepted, Event, FrontTerms, Login, Quit, Reason, Refused, StartTls
+from perdition.wire.held import HeldFront
 from perdition.wire.imap4_back import Back
 
 __all__ = ["Back", "Front"]
@@ -78,21 +78,15 @@ def _greeting(terms: FrontTerms) -> bytes:
     return b"* OK [CAPABILITY %b] %b\r\n" % (_capability(terms, secure), terms.ready)
 
 
-class Front:
+class Front(HeldFront):
     """Our half of the talk with an IMAP client; see `perdition.wire.base.Front`."""
 
     __slots__ = (
-        "_bad", "_buffer", "_exchange", "_failed", "_held", "_out", "_parts", "_secure", "_size",
-        "_skip", "_skip_line", "_skipped", "_tag", "_wanted", "shown", "terms",
+        "_exchange", "_parts", "_size", "_skip", "_skip_line", "_skipped", "_tag", "_wanted",
     )  # fmt: skip
 
     def __init__(self, terms: FrontTerms) -> None:
-        self.terms = terms
-        self.shown: Callable[[bool, bytes], None] | None = None
-        self._out = _greeting(terms)
-        self._buffer = b""
-        self._held = False
-        self._secure = terms.tls is TlsUse.SSL
+        super().__init__(terms, _greeting(terms))
         self._tag = b""  # of the command that is held or under way
         self._exchange: sasl.Exchange | None = None  # an AUTHENTICATE under way
         self._parts: list[bytes] = []  # of a command with literals: text, literal, text, …
@@ -101,30 +95,12 @@ class Front:
         self._skip = 0  # bytes to read past
         self._skip_line = False  # read past the rest of the line
         self._skipped = 0  # bytes read past in all
-        self._bad = self._failed = 0
 
     # -- the contract -----------------------------------------------------------------------
 
-    def receive(self, data: bytes) -> Event | None:
-        self._buffer = self._buffer + data if self._buffer else data
-        if self._held:
-            return None
-        event = self._parse()
-        if event is not None:
-            self._held = True
-        return event
-
-    def take(self) -> bytes:
-        out, self._out = self._out, b""
-        if self.shown is not None and out:
-            self.shown(True, out)
-        return out
-
-    @property
-    def full(self) -> bool:
-        return self._held and len(self._buffer) >= self.terms.pipeline_limit
-
     def secured(self) -> Event | None:
+        if self._buffer:  # it came in clear text, while STARTTLS was being answered
+            return self._end("Input behind STARTTLS in clear text")
         self._secure = True
         self._held = False
         return None
@@ -156,10 +132,6 @@ class Front:
     def goodbye(self, why: str, *, unavailable: bool = False) -> None:
         code = "[UNAVAILABLE] " if unavailable else ""
         self._out += f"* BYE {code}{why}\r\n".encode()
-
-    def unread(self) -> bytes:
-        rest, self._buffer = self._buffer, b""
-        return rest
 
     # -- lines and literals -----------------------------------------------------------------
 

@@ -13,12 +13,12 @@ What the server says ahead of its verdict is passed on, its capabilities as one 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from perdition.errors import WireError
 from perdition.protocols import TlsUse
 from perdition.wire import sasl
 from perdition.wire.base import Accepted, BackTerms, Login, Outcome, Reason, Refused, StartTls
+from perdition.wire.held import HeldBack
 
 _CODE = re.compile(rb"\[([^ \]]+)(?: ([^\]]*))?\] ?")
 _LITERAL = re.compile(rb"\{(\d{1,12})\+?\}\r?\n$")
@@ -34,24 +34,17 @@ _BASE = len(_DIGITS)
 _GREETING, _CAPABILITY, _STARTTLS, _VERDICT = range(4)
 
 
-class Back:
+class Back(HeldBack):
     """Our half of the talk with an IMAP server; see `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_awaited", "_buffer", "_bye", "_capability", "_held", "_line_start", "_login", "_out",
-        "_passed", "_queue", "_secure", "_tag", "_tags", "shown", "terms",
+        "_awaited", "_bye", "_capability", "_line_start", "_passed", "_queue", "_tag", "_tags",
     )  # fmt: skip
 
     def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
-        self.terms = terms
-        self.shown: Callable[[bool, bytes], None] | None = None
-        self._login = login
-        self._secure = secure
+        super().__init__(login, terms, secure)
         self._awaited = _GREETING
-        self._held = False  # an outcome waits for what the session makes of it
-        self._buffer = b""
         self._line_start = 0  # where to look for the line's end: behind its literals
-        self._out = b""
         self._queue: list[bytes] = []  # what each continuation request is answered with
         self._tags = 7  # 2.2 starts at flim07
         self._tag = b""
@@ -60,21 +53,6 @@ class Back:
         self._bye = b""
 
     # -- the contract -----------------------------------------------------------------------
-
-    def receive(self, data: bytes) -> Outcome | None:
-        self._buffer = self._buffer + data if self._buffer else data
-        while not self._held and (line := self._next_line()) is not None:
-            if self.shown is not None:
-                self.shown(False, line)
-            outcome = self._line(line)
-            if outcome is not None:
-                self._held = True
-                return outcome
-        return None
-
-    def take(self) -> bytes:
-        out, self._out = self._out, b""
-        return out
 
     def secured(self) -> None:
         self._secure = True
@@ -93,10 +71,6 @@ class Back:
         if self._awaited == _GREETING and not self._buffer:
             return b""
         return b"%b LOGOUT\r\n" % self._new_tag()
-
-    def unread(self) -> bytes:
-        rest, self._buffer = self._buffer, b""
-        return rest
 
     # -- lines ------------------------------------------------------------------------------
 
@@ -188,11 +162,6 @@ class Back:
         number, self._tags = self._tags, self._tags + 1
         self._tag = b"flim%c%c" % (_DIGITS[number // _BASE % _BASE], _DIGITS[number % _BASE])
         return self._tag
-
-    def _send(self, text: bytes, masked: bytes = b"") -> None:
-        self._out += text
-        if self.shown is not None:
-            self.shown(True, masked or text)
 
     def _ask_capability(self) -> None:
         self._capability = None

@@ -20,12 +20,12 @@ The way to the server is in `managesieve_back`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 
 from perdition.protocols import TlsUse
 from perdition.wire import sasl
 from perdition.wire.base import Accepted, Event, FrontTerms, Login, Quit, Reason, Refused, StartTls
+from perdition.wire.held import HeldFront
 from perdition.wire.managesieve_back import Back, string
 
 __all__ = ["Back", "Front"]
@@ -75,21 +75,15 @@ def _greeting(terms: FrontTerms) -> bytes:
     return b"%bOK %b\r\n" % (_capability(terms, secure), string(terms.ready))
 
 
-class Front:
+class Front(HeldFront):
     """Our half of the talk with a ManageSieve client; see `perdition.wire.base.Front`."""
 
     __slots__ = (
-        "_bad", "_buffer", "_complaint", "_exchange", "_failed", "_held", "_keep", "_long", "_out",
-        "_parts", "_secure", "_skipped", "_wanted", "shown", "terms",
+        "_complaint", "_exchange", "_keep", "_long", "_parts", "_skipped", "_wanted",
     )  # fmt: skip
 
     def __init__(self, terms: FrontTerms) -> None:
-        self.terms = terms
-        self.shown: Callable[[bool, bytes], None] | None = None
-        self._out = _greeting(terms)
-        self._buffer = b""
-        self._held = False
-        self._secure = terms.tls is TlsUse.SSL
+        super().__init__(terms, _greeting(terms))
         self._exchange: sasl.Exchange | None = None  # an AUTHENTICATE under way
         self._parts: list[bytes] = []  # of a command with literals: text, literal, text, …
         self._complaint = b""  # about the command that is being read to its end
@@ -97,28 +91,8 @@ class Front:
         self._keep = False  # whether that literal is read, or read past
         self._long = False  # the line is longer than it may be, only its end is kept
         self._skipped = 0  # bytes read past in all
-        self._bad = self._failed = 0
 
     # -- the contract -----------------------------------------------------------------------
-
-    def receive(self, data: bytes) -> Event | None:
-        self._buffer = self._buffer + data if self._buffer else data
-        if self._held:
-            return None
-        event = self._parse()
-        if event is not None:
-            self._held = True
-        return event
-
-    def take(self) -> bytes:
-        out, self._out = self._out, b""
-        if self.shown is not None and out:
-            self.shown(True, out)
-        return out
-
-    @property
-    def full(self) -> bool:
-        return self._held and len(self._buffer) >= self.terms.pipeline_limit
 
     def secured(self) -> Event | None:
         if self._buffer:  # it came in clear text, while STARTTLS was being answered
@@ -155,10 +129,6 @@ class Front:
     def goodbye(self, why: str, *, unavailable: bool = False) -> None:
         code = b"(TRYLATER) " if unavailable else b""
         self._out += b"BYE %b%b\r\n" % (code, string(why.encode()))
-
-    def unread(self) -> bytes:
-        rest, self._buffer = self._buffer, b""
-        return rest
 
     # -- lines and literals -----------------------------------------------------------------
 

@@ -14,12 +14,12 @@ A text for the client is spelt anew, as one quoted string, however the server sp
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from perdition.errors import WireError
 from perdition.protocols import TlsUse
 from perdition.wire import sasl
 from perdition.wire.base import Accepted, BackTerms, Login, Outcome, Reason, Refused, StartTls
+from perdition.wire.held import HeldBack
 
 _LITERAL = re.compile(rb"(?:^| |\()\{(\d{1,12})\+?\}\r?\n$")
 _TOKEN = re.compile(
@@ -44,49 +44,23 @@ def string(value: bytes, *, plus: bytes = b"") -> bytes:
     return b'"%b"' % value
 
 
-class Back:
+class Back(HeldBack):
     """Our half of the talk with a ManageSieve server; see `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_awaited", "_buffer", "_bye", "_capability", "_heard", "_held", "_line_start", "_login",
-        "_out", "_passed", "_said", "_secure", "shown", "terms",
+        "_awaited", "_bye", "_capability", "_line_start", "_passed", "_said",
     )  # fmt: skip
 
     def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
-        self.terms = terms
-        self.shown: Callable[[bool, bytes], None] | None = None
-        self._login = login
-        self._secure = secure
+        super().__init__(login, terms, secure)
         self._awaited = _GREETING
-        self._held = False
-        self._heard = False  # the server has said anything at all
         self._bye = False  # the server has said that it ends the connection
-        self._buffer = b""
         self._line_start = 0  # where to look for the line's end: behind its literals
-        self._out = b""
         self._capability: dict[bytes, bytes] = {}  # name in upper case -> value
         self._passed = b""
         self._said = 0  # bytes of lines ahead of the reply that is awaited
 
     # -- the contract -----------------------------------------------------------------------
-
-    def receive(self, data: bytes) -> Outcome | None:
-        self._buffer = self._buffer + data if self._buffer else data
-        self._heard = self._heard or bool(data)
-        if self._held:
-            return None
-        while (line := self._next_line()) is not None:
-            if self.shown is not None:
-                self.shown(False, line)
-            outcome = self._line(line)
-            if outcome is not None:
-                self._held = True
-                return outcome
-        return None
-
-    def take(self) -> bytes:
-        out, self._out = self._out, b""
-        return out
 
     def secured(self) -> None:
         self._refuse_early()
@@ -105,10 +79,6 @@ class Back:
 
     def goodbye(self) -> bytes:
         return b"" if self._bye or not self._heard else b"LOGOUT\r\n"
-
-    def unread(self) -> bytes:
-        rest, self._buffer = self._buffer, b""
-        return rest
 
     # -- lines ------------------------------------------------------------------------------
 
@@ -173,11 +143,6 @@ class Back:
             self._capability[values[0].upper()] = values[1] if len(values) > 1 else b""
 
     # -- steps ------------------------------------------------------------------------------
-
-    def _send(self, text: bytes, masked: bytes = b"") -> None:
-        self._out += text
-        if self.shown is not None:
-            self.shown(True, masked or text)
 
     def _log_in(self) -> Outcome | None:
         """Capabilities are known: TLS if it is to be, then the credentials."""

@@ -22,12 +22,12 @@ The way to the server is in `pop3_back`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 
 from perdition.protocols import TlsUse
 from perdition.wire import sasl
 from perdition.wire.base import Accepted, Event, FrontTerms, Login, Quit, Reason, Refused, StartTls
+from perdition.wire.held import HeldFront
 from perdition.wire.pop3_back import Back
 
 __all__ = ["Back", "Front"]
@@ -72,47 +72,21 @@ def _greeting(terms: FrontTerms) -> bytes:
     return b"+OK POP3 %b\r\n" % terms.ready
 
 
-class Front:
+class Front(HeldFront):
     """Our half of the talk with a POP3 client; see `perdition.wire.base.Front`."""
 
     __slots__ = (
-        "_bad", "_buffer", "_exchange", "_failed", "_held", "_out", "_secure", "_skip", "_skipped",
-        "_user", "shown", "terms",
+        "_exchange", "_skip", "_skipped", "_user",
     )  # fmt: skip
 
     def __init__(self, terms: FrontTerms) -> None:
-        self.terms = terms
-        self.shown: Callable[[bool, bytes], None] | None = None
-        self._out = _greeting(terms)
-        self._buffer = b""
-        self._held = False
-        self._secure = terms.tls is TlsUse.SSL
+        super().__init__(terms, _greeting(terms))
         self._user: bytes | None = None  # what USER set, until a PASS takes it
         self._exchange: sasl.Exchange | None = None  # an AUTH under way
         self._skip = False  # read past the rest of the line
         self._skipped = 0  # bytes read past in all
-        self._bad = self._failed = 0
 
     # -- the contract -----------------------------------------------------------------------
-
-    def receive(self, data: bytes) -> Event | None:
-        self._buffer = self._buffer + data if self._buffer else data
-        if self._held:
-            return None
-        event = self._parse()
-        if event is not None:
-            self._held = True
-        return event
-
-    def take(self) -> bytes:
-        out, self._out = self._out, b""
-        if self.shown is not None and out:
-            self.shown(True, out)
-        return out
-
-    @property
-    def full(self) -> bool:
-        return self._held and len(self._buffer) >= self.terms.pipeline_limit
 
     def secured(self) -> Event | None:
         if self._buffer:  # it came in clear text, while STLS was being answered
@@ -145,10 +119,6 @@ class Front:
     def goodbye(self, why: str, *, unavailable: bool = False) -> None:
         code = "[SYS/TEMP] " if unavailable else ""
         self._out += f"-ERR {code}{why}\r\n".encode()
-
-    def unread(self) -> bytes:
-        rest, self._buffer = self._buffer, b""
-        return rest
 
     # -- lines ------------------------------------------------------------------------------
 

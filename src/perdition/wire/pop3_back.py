@@ -19,12 +19,12 @@ a refused USER has an answer too, and authorisation ids are known.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from perdition.errors import WireError
 from perdition.protocols import TlsUse
 from perdition.wire import sasl
 from perdition.wire.base import Accepted, BackTerms, Login, Outcome, Reason, Refused, StartTls
+from perdition.wire.held import HeldBack
 
 _CODE = re.compile(rb"\[([^\]/]*)(?:/[^\]]*)?\]")  # codes are hierarchical (RFC 2449, 8)
 _NOT_NOW = frozenset((b"IN-USE", b"LOGIN-DELAY", b"SYS"))
@@ -34,46 +34,22 @@ _COMMAND_LIMIT = 255  # bytes of a command, CRLF included (RFC 2449, 4)
 _GREETING, _CAPA, _LIST, _STLS, _USER, _PASS, _AUTH = range(7)
 
 
-class Back:
+class Back(HeldBack):
     """Our half of the talk with a POP3 server; see `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_ahead", "_awaited", "_buffer", "_capability", "_heard", "_held", "_listed", "_login",
-        "_out", "_response", "_secure", "shown", "terms",
+        "_ahead", "_awaited", "_capability", "_listed", "_response",
     )  # fmt: skip
 
     def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
-        self.terms = terms
-        self.shown: Callable[[bool, bytes], None] | None = None
-        self._login = login
-        self._secure = secure
+        super().__init__(login, terms, secure)
         self._awaited = _GREETING
-        self._heard = False  # the server has said anything at all
-        self._held = False  # an outcome waits for what the session makes of it
-        self._buffer = b""
-        self._out = b""
         self._capability: dict[bytes, list[bytes]] | None = None  # None: not known
         self._listed = 0  # bytes of the list that answers CAPA
         self._response: bytes | None = None  # what the server's + is answered with, once
         self._ahead = False  # the response went with the command already
 
     # -- the contract -----------------------------------------------------------------------
-
-    def receive(self, data: bytes) -> Outcome | None:
-        self._buffer = self._buffer + data if self._buffer else data
-        self._heard = self._heard or bool(data)
-        while not self._held and (line := self._next_line()) is not None:
-            if self.shown is not None:
-                self.shown(False, line)
-            outcome = self._line(line)
-            if outcome is not None:
-                self._held = True
-                return outcome
-        return None
-
-    def take(self) -> bytes:
-        out, self._out = self._out, b""
-        return out
 
     def secured(self) -> None:
         self._refuse_early()
@@ -92,10 +68,6 @@ class Back:
 
     def goodbye(self) -> bytes:
         return b"QUIT\r\n" if self._heard else b""
-
-    def unread(self) -> bytes:
-        rest, self._buffer = self._buffer, b""
-        return rest
 
     # -- lines ------------------------------------------------------------------------------
 
@@ -173,11 +145,6 @@ class Back:
         return None
 
     # -- steps ------------------------------------------------------------------------------
-
-    def _send(self, text: bytes, masked: bytes = b"") -> None:
-        self._out += text
-        if self.shown is not None:
-            self.shown(True, masked or text)
 
     def _go_on(self) -> Outcome | None:
         """TLS if it is to be, then the credentials; capabilities first where they decide."""

@@ -1,0 +1,105 @@
+"""What every grammar does with bytes alike: buffer, parse, and hold behind an event.
+
+`HeldFront` and `HeldBack` carry out that part of the contract of `perdition.wire.base`; a grammar
+adds how its lines are read.
+Invariant: while an event waits for its verdict nothing is parsed, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from perdition.protocols import TlsUse
+from perdition.wire.base import BackTerms, Event, FrontTerms, Login, Outcome, Shown
+
+
+class HeldFront(ABC):
+    """The buffers of a `perdition.wire.base.Front`."""
+
+    __slots__ = ("_bad", "_buffer", "_failed", "_held", "_out", "_secure", "shown", "terms")
+
+    def __init__(self, terms: FrontTerms, greeting: bytes) -> None:
+        self.terms = terms
+        self.shown: Shown | None = None
+        self._out = greeting
+        self._buffer = b""
+        self._held = False  # an event waits for what the session makes of it
+        self._secure = terms.tls is TlsUse.SSL
+        self._bad = self._failed = 0  # commands and logins refused so far
+
+    @abstractmethod
+    def _parse(self) -> Event | None:
+        """Take commands off the buffer until one is an event or none is whole."""
+
+    def receive(self, data: bytes) -> Event | None:
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._held:
+            return None
+        event = self._parse()
+        if event is not None:
+            self._held = True
+        return event
+
+    def take(self) -> bytes:
+        out, self._out = self._out, b""
+        if self.shown is not None and out:
+            self.shown(True, out)
+        return out
+
+    @property
+    def full(self) -> bool:
+        return self._held and len(self._buffer) >= self.terms.pipeline_limit
+
+    def unread(self) -> bytes:
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+
+class HeldBack(ABC):
+    """The buffers of a `perdition.wire.base.Back`."""
+
+    __slots__ = ("_buffer", "_heard", "_held", "_login", "_out", "_secure", "shown", "terms")
+
+    def __init__(self, login: Login, terms: BackTerms, secure: bool) -> None:
+        self.terms = terms
+        self.shown: Shown | None = None
+        self._login = login
+        self._secure = secure
+        self._held = False  # an outcome waits for what the session makes of it
+        self._heard = False  # the server has said anything at all
+        self._buffer = b""
+        self._out = b""
+
+    @abstractmethod
+    def _next_line(self) -> bytes | None:
+        """Take a whole response off the buffer; None when there is none yet."""
+
+    @abstractmethod
+    def _line(self, line: bytes) -> Outcome | None:
+        """Understand a response."""
+
+    def receive(self, data: bytes) -> Outcome | None:
+        self._buffer = self._buffer + data if self._buffer else data
+        self._heard = self._heard or bool(data)
+        while not self._held and (line := self._next_line()) is not None:
+            if self.shown is not None:
+                self.shown(False, line)
+            outcome = self._line(line)
+            if outcome is not None:
+                self._held = True
+                return outcome
+        return None
+
+    def take(self) -> bytes:
+        out, self._out = self._out, b""
+        return out
+
+    def _send(self, text: bytes, masked: bytes = b"") -> None:
+        """Queue `text`; the log shows `masked` where there is a secret in it."""
+        self._out += text
+        if self.shown is not None:
+            self.shown(True, masked or text)
+
+    def unread(self) -> bytes:
+        rest, self._buffer = self._buffer, b""
+        return rest
