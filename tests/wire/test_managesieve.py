@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests.wire.dialogue import CUTS, play_back, play_front
+from tests.wire.properties import (
+    PARTS,
+    WORD,
+    cuts,
+    gives_an_outcome,
+    keeps_within_bounds,
+    talk,
+    understand_each_other,
+)
 
-from perdition.errors import WireError
-from perdition.wire.base import Accepted, BackTerms, FrontTerms, Login, Quit, Reason, Refused
+from perdition.wire.base import Accepted, BackTerms, FrontTerms, Login
 from perdition.wire.managesieve import Back, Front
 
 HERE = Path(__file__).parent / "managesieve"
@@ -41,44 +48,16 @@ PIECES = st.sampled_from(
 STREAMS = st.lists(st.one_of(PIECES, st.binary(max_size=20)), max_size=40).map(b"".join)
 
 
-def talk(parts: list[bytes]) -> tuple[list[object], bytes, bytes]:
-    """Events, what is said and what is left when each login is refused."""
-    front = Front(TERMS)
-    events: list[object] = []
-    said = front.take()
-    for part in parts:
-        event = front.receive(part)
-        said += front.take()
-        while event is not None:
-            events.append(event)
-            if isinstance(event, Quit):
-                return events, said, b""
-            event = front.refused(Refused(Reason.REFUSED)) or front.receive(b"")
-            said += front.take()
-    return events, said, front.unread()
-
-
 @given(STREAMS, st.data())
 @settings(max_examples=300, deadline=None)
 def test_the_cut_of_a_stream_does_not_matter(stream: bytes, data: st.DataObject) -> None:
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=10)))
-    bounds = [0, *cuts, len(stream)]
-    parts = [stream[a:b] for a, b in pairwise(bounds)]
-    assert talk(parts) == talk([stream])
+    assert talk(Front(TERMS), cuts(stream, data)) == talk(Front(TERMS), [stream])
 
 
-@given(st.lists(st.binary(max_size=2000), max_size=30))
+@given(PARTS)
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_are_an_event_or_nothing_and_kept_within_bounds(parts: list[bytes]) -> None:
-    front = Front(TERMS)
-    for part in parts:
-        event = front.receive(part)
-        if event is not None:
-            assert isinstance(event, Quit | Login)
-            break
-        assert len(front.take()) < 100_000
-        kept = len(front.unread())
-        assert kept < TERMS.line_limit + TERMS.literal_limit + len(part)
+    keeps_within_bounds(Front(TERMS), parts, TERMS.line_limit + TERMS.literal_limit)
 
 
 def test_a_front_that_is_held_says_when_it_is_full() -> None:
@@ -92,25 +71,11 @@ def test_a_front_that_is_held_says_when_it_is_full() -> None:
     assert front.unread() == b"x" * 5000
 
 
-@given(st.lists(st.binary(max_size=500), max_size=20))
+@given(PARTS)
 @settings(max_examples=200, deadline=None)
 def test_any_server_gives_an_outcome_or_a_wire_error(parts: list[bytes]) -> None:
     back = Back(Login(b"user", b"secret"), BACK_TERMS)
-    back.receive(b'"SASL" "PLAIN"\r\nOK "ready"\r\n')
-    try:
-        for part in parts:
-            if back.receive(part) is not None:
-                break
-            assert len(back.take()) < 1000
-    except WireError:
-        pass
-    assert isinstance(back.lost(), Refused)
-
-
-# NUL, CR and LF can't be in a name or password.
-WORD = st.binary(max_size=60).map(
-    lambda data: data.replace(b"\0", b"").replace(b"\r", b"").replace(b"\n", b"")
-)
+    gives_an_outcome(back, b'"SASL" "PLAIN"\r\nOK "ready"\r\n', parts)
 
 
 @given(WORD.filter(bool), WORD.filter(bool), WORD)
@@ -120,14 +85,5 @@ def test_what_a_back_says_a_front_understands(
 ) -> None:
     login = Login(user, password, authorisation)
     assume(authorisation != user)  # which says nothing
-    back = Back(login, BACK_TERMS)
     front = Front(FrontTerms(b"ready", CAPABILITY))
-    outcome = back.receive(front.take())
-    assert outcome is None
-    for _ in range(4):
-        event = front.receive(back.take())
-        if event is not None:
-            assert event == login
-            return
-        assert back.receive(front.take()) is None
-    raise AssertionError("no login came out")
+    understand_each_other(front, Back(login, BACK_TERMS), login)
