@@ -3,6 +3,7 @@
     PerditionError
     ├── ConfigError       options that can't be used: all problems at once, each with its place
     ├── StartError        the daemon can't come up: port, key, privilege, pid file, log
+    ├── MapError          a popmap can't answer now, or its options can't be used
     ├── WireError         a peer broke its protocol or a bound; the session ends
     ├── PeerGone          a peer closed or reset its connection
     └── DeadlineExpired   a wait had an end and reached it
@@ -30,6 +31,10 @@ class ConfigError(PerditionError):
 
 class StartError(PerditionError):
     """The daemon can't come up; the text names the file, port or user at fault."""
+
+
+class MapError(PerditionError):
+    """A popmap can't answer: its database is down, slow or broken, or its options are no good."""
 
 
 class WireError(PerditionError):

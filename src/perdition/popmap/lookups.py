@@ -1,0 +1,163 @@
+"""How a session asks a map: at once where the answer is at hand, else in a thread, within bounds.
+
+A map that never waits is asked on the spot; it is in a thread only to read its file anew. A map
+that waits has a few threads, each with an object (a connection) of its own, and its answers are
+kept. When it is down the last answer of a user serves, one look-up at a time finds out whether it
+is back, and every other one fails without waiting.
+Invariant: the loop never waits for a map, and no look-up lives longer than its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
+from typing import NamedTuple
+
+from perdition.errors import MapError
+from perdition.popmap.base import Popmap, Query, Stale
+from perdition.popmap.cache import Cache, Lifetimes
+from perdition.route import Route
+
+DOWN = 5.0  # seconds after a failure in which one look-up at a time tries the map
+
+
+class Terms(NamedTuple):
+    """Bounds; see the ``map_*`` options."""
+
+    connections: int = 4
+    timeout: float = 10.0  # seconds a look-up may take, its wait for a thread included
+    queue_limit: int = 1000  # look-ups under way at once
+    cache_size: int = 100_000
+    lifetimes: Lifetimes = Lifetimes()
+
+
+class Pending(Enum):
+    """Said instead of an answer: `Lookups.ask` has to be awaited."""
+
+    PENDING = 0
+
+
+PENDING = Pending.PENDING
+
+
+class Lookups:
+    """The map of one worker; `another` makes one more of it for a thread."""
+
+    def __init__(
+        self, popmap: Popmap, another: Callable[[], Popmap], terms: Terms,
+        say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.terms = terms
+        self._map = popmap
+        self._another = another
+        self._say = say  # writes an error to the log
+        self._cache = Cache(terms.lifetimes, terms.cache_size, time.monotonic)
+        self._threads = ThreadPoolExecutor(
+            terms.connections if popmap.waits else 1, thread_name_prefix="popmap"
+        )
+        self._own = threading.local()
+        self._under_way = 0
+        self._down_until = 0.0
+        self._trouble = ""  # what was last logged; empty: all is well
+        self._reading: asyncio.Future[None] | None = None
+
+    def ready(self, query: Query) -> Route | Pending | None:
+        """Return the answer if it needs no waiting, else PENDING; MapError as `Popmap.lookup`."""
+        if self._map.waits:
+            answer = self._cache.fresh(self._key(query))
+            return PENDING if answer is None else answer.route
+        try:
+            route = self._map.lookup(query)
+        except Stale:
+            return PENDING
+        except MapError as error:
+            self._failed(error)
+            raise
+        if self._trouble:
+            self._works()
+        return route
+
+    async def ask(self, query: Query) -> Route | None:
+        """Return the answer; MapError when the map can't tell in time."""
+        if not self._map.waits:
+            return await self._read_and_look(query)
+        key, terms = self._key(query), self.terms
+        stale = self._cache.stale(key)
+        if time.monotonic() < self._down_until and self._under_way:
+            if stale is not None:
+                return stale.route
+            raise MapError(self._trouble)
+        if self._under_way >= terms.queue_limit:
+            raise MapError(f"{terms.queue_limit} look-ups are under way already")
+        self._under_way += 1
+        try:
+            asked = asyncio.get_running_loop().run_in_executor(self._threads, self._look, query)
+            route = await asyncio.wait_for(asked, terms.timeout)
+        except (TimeoutError, MapError) as error:
+            if not isinstance(error, MapError):
+                error = MapError(f"no answer within {terms.timeout:g} s")
+            self._failed(error)
+            self._down_until = time.monotonic() + DOWN
+            if stale is not None:
+                return stale.route
+            raise error from None
+        finally:
+            self._under_way -= 1
+        self._down_until = 0.0
+        if self._trouble:
+            self._works()
+        self._cache.keep(key, route)
+        return route
+
+    def flush(self, query: Query | None = None) -> None:
+        """Forget the answer to one query, or all."""
+        self._cache.flush(None if query is None else self._key(query))
+
+    def close(self) -> None:
+        """Ask no more; a look-up under way ends by itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _key(self, query: Query) -> Hashable:
+        if self._map.uses_addresses:
+            return query.key, query.client, query.local
+        return query.key
+
+    def _look(self, query: Query) -> Route | None:
+        """In a thread."""
+        popmap: Popmap | None = getattr(self._own, "map", None)
+        if popmap is None:
+            popmap = self._own.map = self._another()
+        return popmap.lookup(query)
+
+    async def _read_and_look(self, query: Query) -> Route | None:
+        if self._reading is None:
+            loop = asyncio.get_running_loop()
+            self._reading = loop.run_in_executor(self._threads, self._map.refresh)
+        reading = self._reading
+        try:
+            await asyncio.wait({reading}, timeout=self.terms.timeout)
+            if reading.done() and (error := reading.exception()) is not None:
+                if not isinstance(error, MapError):
+                    raise error
+                self._failed(error)
+        finally:
+            if reading.done() and self._reading is reading:
+                self._reading = None
+        try:
+            return self._map.lookup(query)
+        except Stale:
+            raise MapError("the map's file is still being read") from None
+
+    def _failed(self, error: MapError) -> None:
+        """Log the first failure of a row, and each that says something else."""
+        if str(error) != self._trouble:
+            self._trouble = str(error)
+            self._say(f"popmap: {error}")
+
+    def _works(self) -> None:
+        self._trouble = ""
+        self._say("popmap: answers again")

@@ -1,0 +1,137 @@
+"""One battery over every registered map, each with its real part: file, database or service."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from tests.popmap.battery import ENTRIES, INERT, Entries, Filled, query
+
+from perdition.errors import MapError
+from perdition.popmap import registry
+from perdition.popmap.base import Popmap, route_of
+from perdition.popmap.cache import Lifetimes
+from perdition.popmap.lookups import PENDING, Lookups, Terms
+from perdition.route import Route
+
+# Kind -> the module in this folder, named as the map's, whose `filled(folder)` is its real part.
+MAPS = {
+    name: kind.module
+    for name, kind in registry.KINDS.items()
+    if Path(__file__).with_name(f"{kind.module}.py").exists()
+}
+
+
+@pytest.fixture(params=sorted(MAPS))
+def kind(request: pytest.FixtureRequest) -> str:
+    name = request.param
+    assert isinstance(name, str)
+    return name
+
+
+@pytest.fixture
+def filled(kind: str, tmp_path: Path) -> Iterator[Filled]:
+    module = import_module(f"tests.popmap.{MAPS[kind]}")
+    with module.filled(tmp_path) as real:
+        yield real
+
+
+class Asker:
+    """A worker's `Lookups`, asked as a session does."""
+
+    def __init__(self, kind: str, option: str, terms: Terms | None = None) -> None:
+        self.said: list[str] = []
+        self._loop = asyncio.new_event_loop()
+
+        def another() -> Popmap:
+            return registry.make(kind, option)
+
+        self._lookups = Lookups(another(), another, terms or Terms(), self.said.append)
+
+    def __enter__(self) -> Asker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lookups.close()
+        self._loop.close()
+
+    def __call__(self, key: bytes) -> Route | None:
+        async def ask() -> Route | None:
+            route = self._lookups.ready(query(key))
+            return await self._lookups.ask(query(key)) if route is PENDING else route
+
+        return self._loop.run_until_complete(ask())
+
+
+def answers(asker: Asker, entries: Entries) -> None:
+    for key, value in entries.items():
+        assert asker(key) == route_of(value), key
+
+
+def test_hits_misses_and_inert_keys(kind: str, filled: Filled) -> None:
+    with Asker(kind, filled.option) as asker:
+        answers(asker, ENTRIES)
+        for key in INERT:
+            try:
+                assert asker(key) is None, key
+            except MapError:  # a key that the map can't take is refused, not misread
+                pass
+        answers(asker, ENTRIES)
+
+
+def test_a_change_is_seen_without_a_restart(kind: str, filled: Filled) -> None:
+    with Asker(kind, filled.option) as asker:
+        assert asker(b"jo") == route_of(b"mail1.example")
+        filled.fill({**ENTRIES, b"jo": b"moved.example:5", b"new": b"mail9.example"})
+        assert asker(b"jo") == route_of(b"moved.example:5")
+        assert asker(b"new") == route_of(b"mail9.example")
+
+
+def test_a_map_that_goes_and_comes_back(kind: str, filled: Filled) -> None:
+    if filled.stop is None or filled.start is None:
+        assert not registry.map_class(kind).waits, "a service can be stopped"
+        return
+    terms = Terms(timeout=5.0, lifetimes=Lifetimes(stale=60.0))
+    with Asker(kind, filled.option, terms) as asker:
+        assert asker(b"jo") == route_of(b"mail1.example")
+        filled.stop()
+        started = time.monotonic()
+        assert asker(b"jo") == route_of(b"mail1.example"), "the last answer serves"
+        with pytest.raises(MapError):
+            asker(b"port")
+        assert time.monotonic() - started < 12
+        assert any("popmap: " in line for line in asker.said)
+        filled.start()
+        deadline = time.monotonic() + 8
+        while time.monotonic() < deadline:
+            try:
+                route = asker(b"port")
+                break
+            except MapError:
+                continue
+        assert route == route_of(b"mail3.example:imap")
+        assert asker.said[-1] == "popmap: answers again"
+
+
+def test_a_map_that_is_down_at_the_start(kind: str, filled: Filled) -> None:
+    if filled.stop is None or filled.start is None:
+        assert not registry.map_class(kind).waits
+        return
+    filled.stop()
+    with Asker(kind, filled.option, Terms(timeout=5.0)) as asker:
+        with pytest.raises(MapError):
+            asker(b"jo")
+        filled.start()
+        assert asker(b"jo") == route_of(b"mail1.example")
+
+
+def test_an_option_that_can_not_be_used_names_no_secret(kind: str) -> None:
+    option = "/nonexistent/\x01:pw=sesame:::::::::::::::"
+    with pytest.raises(MapError) as caught, Asker(kind, option) as asker:
+        asker(b"jo")
+    if registry.map_class(kind).waits:  # a file map's option is a file's name and no secret
+        assert "sesame" not in str(caught.value)
