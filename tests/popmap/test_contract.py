@@ -45,12 +45,12 @@ class Asker:
 
     def __init__(self, kind: str, option: str, terms: Terms | None = None) -> None:
         self.said: list[str] = []
-        self._loop = asyncio.new_event_loop()
 
         def another() -> Popmap:
             return registry.make(kind, option)
 
         self._lookups = Lookups(another(), another, terms or Terms(), self.said.append)
+        self._loop = asyncio.new_event_loop()
 
     def __enter__(self) -> Asker:
         return self

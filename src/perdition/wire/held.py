@@ -10,13 +10,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from perdition.protocols import TlsUse
-from perdition.wire.base import BackTerms, Event, FrontTerms, Login, Outcome, Shown
+from perdition.wire.base import BackTerms, Event, FrontTerms, Login, Outcome, Quit, Shown
+
+_COMMANDS = 250  # of one client before its login: answers that it does not read add up
 
 
 class HeldFront(ABC):
     """The buffers of a `perdition.wire.base.Front`."""
 
-    __slots__ = ("_bad", "_buffer", "_failed", "_held", "_out", "_secure", "shown", "terms")
+    __slots__ = ("_bad", "_buffer", "_commands", "_failed", "_held", "_out", "_secure", "shown", "terms")
 
     def __init__(self, terms: FrontTerms, greeting: bytes) -> None:
         self.terms = terms
@@ -26,10 +28,15 @@ class HeldFront(ABC):
         self._held = False  # an event waits for what the session makes of it
         self._secure = terms.tls is TlsUse.SSL
         self._bad = self._failed = 0  # commands and logins refused so far
+        self._commands = 0  # answered so far, no login among them
 
     @abstractmethod
     def _parse(self) -> Event | None:
         """Take commands off the buffer until one is an event or none is whole."""
+
+    @abstractmethod
+    def goodbye(self, why: str, *, unavailable: bool = False) -> None:
+        """Queue the protocol's word for an end."""
 
     def receive(self, data: bytes) -> Event | None:
         self._buffer = self._buffer + data if self._buffer else data
@@ -53,6 +60,30 @@ class HeldFront(ABC):
     def unread(self) -> bytes:
         rest, self._buffer = self._buffer, b""
         return rest
+
+    def _answered(self) -> Quit | None:
+        """Count a command that was carried out; Quit when it was one too many."""
+        self._commands += 1
+        return self._end("Too many commands") if self._commands >= _COMMANDS else None
+
+    def _counted(self) -> Quit | None:
+        """Count a command that was refused; Quit when it was one too many."""
+        self._bad += 1
+        most = self.terms.bad_command_limit or _COMMANDS
+        return self._end("Too many bad commands") if self._bad >= most else None
+
+    def _failed_login(self) -> Quit | None:
+        """Count a login that was refused; Quit when it was one too many."""
+        self._failed += 1
+        most = self.terms.failed_login_limit
+        return self._end("Too many failed logins") if most and self._failed >= most else None
+
+    def _end(self, why: str) -> Quit:
+        """Say goodbye, and parse nothing more."""
+        self._buffer = b""
+        self._held = True
+        self.goodbye(why)
+        return Quit(why)
 
 
 class HeldBack(ABC):

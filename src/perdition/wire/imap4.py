@@ -120,10 +120,7 @@ class Front(HeldFront):
             code = b"[UNAVAILABLE] " if refused.reason.is_temporary else b""
             text = b"NO %bfailed: %b" % (code, refused.reason.value.encode())
         self._out += b"%b%b %b\r\n" % (refused.passed, tag, text)
-        self._failed += 1
-        if terms.failed_login_limit and self._failed >= terms.failed_login_limit:
-            return self._end("Too many failed logins")
-        return None
+        return self._failed_login()
 
     def accepted(self, accepted: Accepted) -> None:
         text = accepted.text if self.terms.server_resp_line else self.terms.ok_line
@@ -267,7 +264,7 @@ class Front(HeldFront):
             if not _ID.fullmatch(text.replace(b'( ""', b'(""')):
                 return self._bad_command(tag, b"Try ID NIL or ID (<field> <value> ...)")
             self._out += b'* ID ("name" "Perdition")\r\n%b OK ID\r\n' % tag
-            return None
+            return self._answered()
         if name in _NO_ARGUMENT:
             if rest:
                 what = b"Argument given to %b but there shouldn't be one" % name
@@ -295,7 +292,7 @@ class Front(HeldFront):
         else:
             self._out += b"%b OK Begin TLS negotiation now\r\n" % tag
             return StartTls()
-        return None
+        return self._answered()
 
     @property
     def _needs_tls(self) -> bool:
@@ -332,7 +329,7 @@ class Front(HeldFront):
             self._exchange = sasl.Exchange(words[0].upper())
         except ValueError:
             self._out += b"%b NO AUTHENTICATE mechanism not supported\r\n" % tag
-            return self._counted(None)
+            return self._counted()
         if len(words) == 2:
             return self._response(b"" if words[1] == b"=" else words[1])
         self._out += b"+ %b\r\n" % self._exchange.challenge()
@@ -362,18 +359,7 @@ class Front(HeldFront):
         self._parts, self._size = [], 0
         self._exchange = None
         self._out += b"%b BAD %b\r\n" % (tag, why)
-        return self._counted("Too many bad commands")
-
-    def _counted(self, why: str | None) -> Quit | None:
-        self._bad += 1
-        if self.terms.bad_command_limit and self._bad >= self.terms.bad_command_limit:
-            return self._end(why or "Too many bad commands")
-        return None
-
-    def _end(self, why: str) -> Quit:
-        self._buffer = b""
-        self.goodbye(why)
-        return Quit(why)
+        return self._counted()
 
     def _show(self, tag: bytes, name: bytes, rest: bytes = b"") -> None:
         if self.shown is not None:

@@ -117,10 +117,7 @@ class Front(HeldFront):
                 code = b"(ENCRYPT-NEEDED) "
             text = b"%b%b" % (code, string(b"failed: " + reason.value.encode()))
         self._out += b"%bNO %b\r\n" % (refused.passed, text)
-        self._failed += 1
-        if terms.failed_login_limit and self._failed >= terms.failed_login_limit:
-            return self._end("Too many failed logins")
-        return None
+        return self._failed_login()
 
     def accepted(self, accepted: Accepted) -> None:
         text = accepted.text if self.terms.server_resp_line else string(self.terms.ok_line)
@@ -246,17 +243,17 @@ class Front(HeldFront):
         if name == b"CAPABILITY":
             self._out += _capability(self.terms, self._secure)
         self._out += b'OK "%b completed"\r\n' % name
-        return Quit() if name == b"LOGOUT" else None
+        return Quit() if name == b"LOGOUT" else self._answered()
 
     def _noop(self, arguments: _Arguments) -> Event | None:
         if not arguments:
             self._out += b'OK "NOOP completed"\r\n'
-            return None
+            return self._answered()
         is_string, tag = arguments[0]
         if len(arguments) > 1 or not is_string:
             return self._refuse(b"Wrong arguments, expected NOOP [String]")
         self._out += b'OK (TAG %b) "NOOP completed."\r\n' % string(tag)
-        return None
+        return self._answered()
 
     def _starttls(self) -> Event | None:
         if self._secure:
@@ -326,16 +323,7 @@ class Front(HeldFront):
         """Say NO to a command, or to an AUTHENTICATE under way, and count it."""
         self._exchange = None
         self._out += b"NO %b\r\n" % string(why)
-        self._bad += 1
-        if self.terms.bad_command_limit and self._bad >= self.terms.bad_command_limit:
-            return self._end("Too many bad commands")
-        return None
-
-    def _end(self, why: str) -> Quit:
-        self._buffer = b""
-        self._held = True
-        self.goodbye(why)
-        return Quit(why)
+        return self._counted()
 
     def _show(self, name: bytes, rest: bytes = b"") -> None:
         """Anything but a command that carries no secret may be a password on the wrong line."""

@@ -107,10 +107,7 @@ class Front(HeldFront):
             code = b"[SYS/TEMP] " if reason.is_temporary else b""
             text = b"%bfailed: %b" % (code, reason.value.encode())
         self._out += b"%b-ERR %b\r\n" % (refused.passed, text)
-        self._failed += 1
-        if terms.failed_login_limit and self._failed >= terms.failed_login_limit:
-            return self._end("Too many failed logins")
-        return None
+        return self._failed_login()
 
     def accepted(self, accepted: Accepted) -> None:
         text = accepted.text if self.terms.server_resp_line else self.terms.ok_line
@@ -199,7 +196,7 @@ class Front(HeldFront):
         else:
             self._out += b"+OK Begin TLS negotiation\r\n"
             return StartTls()
-        return None
+        return self._answered()
 
     def _set_user(self, user: bytes) -> Quit | None:
         if not user or b" " in user:
@@ -267,16 +264,7 @@ class Front(HeldFront):
     def _bad_command(self, why: bytes) -> Quit | None:
         self._exchange = None
         self._out += b"-ERR %b\r\n" % why
-        self._bad += 1
-        if self.terms.bad_command_limit and self._bad >= self.terms.bad_command_limit:
-            return self._end("Too many bad commands")
-        return None
-
-    def _end(self, why: str) -> Quit:
-        self._buffer = b""
-        self._held = True
-        self.goodbye(why)
-        return Quit(why)
+        return self._counted()
 
     def _show(self, name: bytes, rest: bytes = b"") -> None:
         """Anything but a command that is known may be a password on the wrong line."""
