@@ -18,7 +18,17 @@ _COMMANDS = 250  # of one client before its login: answers that it does not read
 class HeldFront(ABC):
     """The buffers of a `perdition.wire.base.Front`."""
 
-    __slots__ = ("_bad", "_buffer", "_commands", "_failed", "_held", "_out", "_secure", "shown", "terms")
+    __slots__ = (
+        "_bad",
+        "_buffer",
+        "_commands",
+        "_failed",
+        "_held",
+        "_out",
+        "_secure",
+        "shown",
+        "terms",
+    )
 
     def __init__(self, terms: FrontTerms, greeting: bytes) -> None:
         self.terms = terms

@@ -136,8 +136,12 @@ class Front(HeldFront):
         """Take commands off the buffer until one is an event or none is whole."""
         event: Event | None
         while True:
-            if (self._skip or self._skip_line) and not self._skipping():
-                return self._end("Too much input refused") if self._skipped > _SKIPPED else None
+            if self._skip or self._skip_line:
+                whole = self._skipping()
+                if self._skipped > _SKIPPED:
+                    return self._end("Too much input refused")
+                if not whole:
+                    return None
             if self._wanted >= 0:
                 if len(self._buffer) < self._wanted:
                     return None
@@ -214,7 +218,7 @@ class Front(HeldFront):
         elif name not in (b"LOGIN", b"ID"):
             bad = b"Please log in first" if name in _AFTER_LOGIN else b"Unrecognised command"
         elif size > self.terms.literal_limit or self._size > 4 * self.terms.literal_limit:
-            bad = b"Literal too long"
+            bad = b"[TOOBIG] Literal too long"
         elif len(self._parts) > 2 * _LITERALS:
             bad = b"Too many literals"
         if not bad:
@@ -362,9 +366,15 @@ class Front(HeldFront):
         return self._counted()
 
     def _show(self, tag: bytes, name: bytes, rest: bytes = b"") -> None:
-        if self.shown is not None:
-            secret = name in (b"LOGIN", b"AUTHENTICATE")
-            self.shown(False, b"%b %b%b" % (tag, name, b" ***" if secret else rest))
+        """Anything but a command that carries no secret may be a password in the wrong place."""
+        if self.shown is None:
+            return
+        if name in _NO_ARGUMENT or name == b"ID":
+            self.shown(False, b"%b %b%b" % (tag, name, rest))
+        elif name in _AFTER_LOGIN or name in (b"LOGIN", b"AUTHENTICATE"):
+            self.shown(False, b"%b %b ***" % (tag, name))
+        else:
+            self.shown(False, b"***")
 
 
 def _arguments(text: bytes) -> list[bytes] | None:

@@ -21,6 +21,8 @@ from perdition.wire.base import Accepted, BackTerms, Login, Outcome, Reason, Ref
 from perdition.wire.held import HeldBack
 
 _CODE = re.compile(rb"\[([^ \]]+)(?: ([^\]]*))?\] ?")
+# A status response ends in a text, which has no literals.
+_STATUS = re.compile(rb"\* (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
 _LITERAL = re.compile(rb"\{(\d{1,12})\+?\}\r?\n$")
 _QUOTABLE = re.compile(rb"[\x01-\x09\x0b\x0c\x0e-\x7f]*")
 _SPECIAL = re.compile(rb'(["\\])')
@@ -55,8 +57,10 @@ class Back(HeldBack):
     # -- the contract -----------------------------------------------------------------------
 
     def secured(self) -> None:
+        self._refuse_early()
         self._secure = True
         self._held = False
+        self._passed = b""
         self._ask_capability()
 
     @property
@@ -84,7 +88,11 @@ class Back(HeldBack):
             if not end:
                 return None
             literal = None
-            if buffer[end - 3 : end - 1] == b"}\r" or buffer[end - 2 : end - 1] == b"}":
+            if (
+                (buffer[end - 3 : end - 1] == b"}\r" or buffer[end - 2 : end - 1] == b"}")
+                and buffer.startswith(b"* ")
+                and not _STATUS.match(buffer)
+            ):
                 literal = _LITERAL.search(buffer, self._line_start, end)
             if literal is None:
                 self._line_start = 0
@@ -130,6 +138,8 @@ class Back(HeldBack):
         if word == b"PREAUTH":
             return Refused(Reason.NEGOTIATION, detail="the server says PREAUTH")
         self._learn(text)
+        if text[:7].upper() == b"[ALERT]":
+            self._passed = line
         if self._capability is None:
             self._ask_capability()
             return None
@@ -186,14 +196,15 @@ class Back(HeldBack):
         self._capability = None  # from now on: what is announced with the verdict
         self._awaited = _VERDICT
         if not login.authorisation_id and not disabled:
-            self._send_login(capability)
-            return None
+            return self._send_login(capability)
         words = capability.split()
         if b"AUTH=PLAIN" not in words:
             self._awaited = _CAPABILITY
             if disabled:
                 return Refused(Reason.NO_MECHANISM, detail="the server has disabled LOGIN")
             return Refused(Reason.NO_MECHANISM, detail="the server does not offer AUTH=PLAIN")
+        if not sasl.is_clean_login(login):
+            return self._unclean()
         message = sasl.write_plain(login)
         command = b"%b AUTHENTICATE PLAIN" % self._new_tag()
         if b"SASL-IR" in words:
@@ -203,14 +214,16 @@ class Back(HeldBack):
             self._send(command + b"\r\n")
         return None
 
-    def _send_login(self, capability: bytes) -> None:
+    def _send_login(self, capability: bytes) -> Outcome | None:
         command = b"%b LOGIN" % self._new_tag()
         user, password = self._login.authentication_id, self._login.password
         if _QUOTABLE.fullmatch(user) and _QUOTABLE.fullmatch(password):
             self._send(
                 b"%b %b %b\r\n" % (command, _quote(user), _quote(password)), command + b" ***"
             )
-            return
+            return None
+        if not sasl.is_clean_login(self._login):
+            return self._unclean()
         words = capability.split()
         longest = max(len(user), len(password))
         if b"LITERAL+" in words or (b"LITERAL-" in words and longest <= 4096):
@@ -218,9 +231,14 @@ class Back(HeldBack):
             self._send(
                 text % (command, len(user), user, len(password), password), command + b" ***"
             )
-            return
+            return None
         self._queue = [b"%b {%d}\r\n" % (user, len(password)), password + b"\r\n"]
         self._send(b"%b {%d}\r\n" % (command, len(user)))
+        return None
+
+    def _unclean(self) -> Refused:
+        self._awaited = _CAPABILITY  # nothing was sent: a server that goes now is no verdict
+        return Refused(Reason.NO_MECHANISM, detail=sasl.UNCLEAN)
 
     def _continue(self) -> None:
         if not self._queue:
@@ -230,10 +248,13 @@ class Back(HeldBack):
     def _starttls(self, status: bytes, text: bytes) -> Outcome:
         if status != b"OK":
             return Refused(Reason.TLS_MISSING, detail="the server refuses STARTTLS")
-        if self._buffer:
-            raise WireError("the server sends in clear text behind its answer to STARTTLS")
+        self._refuse_early()
         self._capability = None
         return StartTls()
+
+    def _refuse_early(self) -> None:
+        if self._buffer:
+            raise WireError("the server sends in clear text behind its answer to STARTTLS")
 
     def _verdict(self, status: bytes, text: bytes) -> Outcome:
         if status == b"OK":

@@ -155,6 +155,8 @@ class Back(HeldBack):
                 return Refused(Reason.TLS_MISSING, detail="the server does not offer STARTTLS")
         if b"PLAIN" not in self._capability.get(b"SASL", b"").upper().split():
             return Refused(Reason.NO_MECHANISM, detail="the server does not offer PLAIN")
+        if not sasl.is_clean_login(self._login):  # NUL would make it another user's
+            return Refused(Reason.NO_MECHANISM, detail=sasl.UNCLEAN)
         self._awaited = _VERDICT
         command = b'AUTHENTICATE "PLAIN" '
         message = string(sasl.write_plain(self._login), plus=b"+")
@@ -218,7 +220,8 @@ def _reply(rest: bytes) -> tuple[bytes, bytes]:
 
 def _spelt(tokens: list[bytes]) -> bytes:
     """Join tokens, every string quoted: line breaks are blanks and a long one is cut."""
-    text = b""
+    text: list[bytes] = []
+    last = b"("
     for token in tokens:
         word = token
         if token.startswith(b'"'):
@@ -226,5 +229,8 @@ def _spelt(tokens: list[bytes]) -> bytes:
             if len(value) > _QUOTED_LIMIT:
                 value = value[:_QUOTED_LIMIT].decode("utf-8", "ignore").encode()
             word = string(value)
-        text += word if not text or text.endswith(b"(") or word == b")" else b" " + word
-    return text
+        if last != b"(" and word != b")":
+            text.append(b" ")
+        text.append(word)
+        last = word
+    return b"".join(text)

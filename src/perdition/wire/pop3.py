@@ -203,10 +203,10 @@ class Front(HeldFront):
             return self._wrong_count(b"USER")
         if not sasl.is_clean(user):
             return self._unclean()
-        self._user = user
+        again, self._user = self._user is not None, user
         reply = b"+OK USER %b set\r\n" % user
         self._out += reply if len(reply) <= _REPLY_LIMIT else b"+OK USER set\r\n"
-        return None
+        return self._answered() if again else None
 
     def _pass(self, password: bytes | None) -> Event | None:
         user = self._user

@@ -149,9 +149,8 @@ class Back(HeldBack):
     def _go_on(self) -> Outcome | None:
         """TLS if it is to be, then the credentials; capabilities first where they decide."""
         login, known = self._login, self._capability
-        words = (login.authorisation_id, login.authentication_id, login.password)
-        if not all(map(sasl.is_clean, words)):  # one would be a command of its own
-            return Refused(Reason.NO_MECHANISM, detail="NUL, CR or LF in the name or password")
+        if not sasl.is_clean_login(login):  # one would be a command of its own
+            return Refused(Reason.NO_MECHANISM, detail=sasl.UNCLEAN)
         wants_tls = self.terms.tls in (TlsUse.TLS, TlsUse.TLS_FORCE) and not self._secure
         wants_auth = bool(login.authorisation_id) or b" " in login.authentication_id
         if known is None and (wants_tls or wants_auth):

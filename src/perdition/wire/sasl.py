@@ -12,6 +12,7 @@ import re
 from perdition.wire.base import Login
 
 MECHANISMS = (b"PLAIN", b"LOGIN")
+UNCLEAN = "NUL, CR or LF in the name or password"  # for the log
 _FORBIDDEN = re.compile(rb"[\0\r\n]")
 
 
@@ -20,8 +21,19 @@ def is_clean(value: bytes) -> bool:
     return _FORBIDDEN.search(value) is None
 
 
+def is_clean_login(login: Login) -> bool:
+    """Whether all that a server would hear is clean; the name may be a popmap's."""
+    return (
+        is_clean(login.authentication_id)
+        and is_clean(login.password)
+        and is_clean(login.authorisation_id)
+    )
+
+
 def from_base64(text: bytes) -> bytes:
     """Decode strictly; ValueError on anything else."""
+    if len(text) % 4:  # padding too long is let through by the library
+        raise ValueError("not base64")
     return binascii.a2b_base64(text, strict_mode=True) if text else b""
 
 
@@ -31,9 +43,9 @@ def to_base64(data: bytes) -> bytes:
 
 
 def read_plain(message: bytes) -> Login:
-    """Read ``authzid NUL authcid NUL password``; ValueError when it is something else."""
+    """Read ``authzid NUL authcid NUL password``, none empty but the first, or ValueError."""
     parts = message.split(b"\0")
-    if len(parts) != 3 or not parts[1] or not all(map(is_clean, parts)):
+    if len(parts) != 3 or not parts[1] or not parts[2] or not all(map(is_clean, parts)):
         raise ValueError("not a PLAIN message")
     authorisation_id = b"" if parts[0] == parts[1] else parts[0]
     return Login(parts[1], parts[2], authorisation_id)
