@@ -116,6 +116,17 @@ def test_a_name_too_long_for_a_reply_is_not_said() -> None:
     assert front.receive(b"PASS y\r\n") == Login(longest + b"x", b"y")
 
 
+def test_a_text_too_long_for_a_reply_is_cut() -> None:
+    front = Front(FrontTerms(b"ready", "UIDL"))
+    front.take()
+    assert isinstance(front.receive(b"USER a\r\nPASS b\r\n"), Login)
+    assert front.take() == b"+OK USER a set\r\n"
+    assert front.refused(Refused(Reason.REFUSED, b"[AUTH] " + b"x" * 600)) is None
+    reply = front.take()
+    assert reply.startswith(b"-ERR [AUTH] xxx") and reply.endswith(b"x\r\n")
+    assert len(reply) == 512
+
+
 def test_a_front_that_is_held_says_when_it_is_full() -> None:
     front = Front(TERMS)
     assert isinstance(front.receive(b"USER user\r\nPASS secret\r\n"), Login)

@@ -13,7 +13,8 @@ It differs from 2.2 on purpose: the greeting is spelt right, texts are plain Eng
 words of fewer than four letters are called too short. CAPA adds SASL and RESP-CODES, which 2.2
 had not, and leaves out USER and SASL while no login would be let through (2.2 listed USER; the
 command is still answered, as there). AUTH is taken. NUL and CR in a name or password are refused,
-not cut out. A name that makes the reply longer than RFC 2449 allows is left out of it.
+not cut out. A name that makes the reply longer than RFC 2449 allows is left out of it, a server's
+text is cut. What USER said outlives a failed AUTH, which then counts as not given (RFC 5034, 4).
 A refused client hears the server's own words (`hide_server_errors`: 2.2's), our own troubles carry
 [SYS/TEMP]. STLS forgets the name that USER set (RFC 2595, 4).
 There is no untagged goodbye in POP3: the line that says why we end answers what comes next.
@@ -106,7 +107,7 @@ class Front(HeldFront):
         else:
             code = b"[SYS/TEMP] " if reason.is_temporary else b""
             text = b"%bfailed: %b" % (code, reason.value.encode())
-        self._out += b"%b-ERR %b\r\n" % (refused.passed, text)
+        self._out += b"%b-ERR %b\r\n" % (refused.passed, text[: _REPLY_LIMIT - 7])
         return self._failed_login()
 
     def accepted(self, accepted: Accepted) -> None:
@@ -223,7 +224,6 @@ class Front(HeldFront):
         words = rest.split(b" ")
         if len(words) > 2 or not all(words):
             return self._wrong_count(b"AUTH")
-        self._user = None
         if self._disabled:
             return Login(b"", b"", disabled=True)
         try:
