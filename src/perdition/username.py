@@ -5,6 +5,7 @@ Source: the behaviour of Perdition 2.2 (section 6 of its description).
 
 from __future__ import annotations
 
+import re
 from enum import Flag
 from typing import NamedTuple
 
@@ -46,6 +47,16 @@ class NameRules(NamedTuple):
     lower: State = State.NONE
     domain: bytes = b""  # ``explicit_domain``; empty: the reverse name of the address reached
 
+    @property
+    def changes(self) -> bool:
+        """Whether any name may come out otherwise than it went in."""
+        return bool(self.strip | self.add.states | self.lower)
+
+    @property
+    def wants_reached(self) -> bool:
+        """Whether `mangle` needs to know the name of the address that the client reached."""
+        return bool(self.add.states) and not self.domain
+
 
 def mangle(name: bytes, state: State, rules: NameRules, reached: bytes = b"") -> bytes:
     """Return `name` as it is used in `state`: strip, then add, then lower case.
@@ -66,3 +77,33 @@ def parent_domain(host: bytes, depth: int) -> bytes:
     """Cut `depth` leading labels off a host name; empty when it has no more than that."""
     labels = host.split(b".")
     return b".".join(labels[depth:])
+
+
+def query_key(
+    form: bytes, key: bytes, delimiter: bytes,
+    client: tuple[str, int] | None, local: tuple[str, int] | None,
+) -> bytes:  # fmt: skip
+    r"""Return what a map is asked for: `form` with its escapes replaced.
+
+    ``\U`` the key, ``\u`` and ``\d`` its parts before and behind the last delimiter, ``\D`` the
+    delimiter, ``\i \p`` address and port of the client, ``\I \P`` those that it reached, ``\\``
+    a backslash; a lone one at the end is dropped. Source: ``query_key`` of 2.2; with a delimiter of
+    several characters ``\d`` is all that stands behind it.
+    """
+    user, found, domain = key.rpartition(delimiter)
+    values = {
+        b"U": key,
+        b"u": user if found else key,
+        b"d": domain if found else b"",
+        b"D": delimiter,
+        b"i": client[0].encode() if client else b"",
+        b"p": b"%d" % client[1] if client else b"",
+        b"I": local[0].encode() if local else b"",
+        b"P": b"%d" % local[1] if local else b"",
+        b"\\": b"\\",
+        b"": b"",
+    }
+    return _ESCAPE.sub(lambda escape: values[escape[1]], form)
+
+
+_ESCAPE = re.compile(rb"\\([UudDipIP\\]|$)")

@@ -18,6 +18,7 @@ from perdition.config.readers import (
     absolute,
     domain_states,
     facility,
+    numeric_addresses,
     port,
     protocol_name,
     query_keys,
@@ -85,7 +86,7 @@ class Config(TlsOptions):
         sets=("imap_capability", "managesieve_capability", "pop_capability"),
     )
     client_server_specification: bool = flag(
-        "Let users name their server: user@host[:port].", short="c", pending=True
+        "Let users name their server: user@host[:port].", short="c"
     )
     config_file: str = opt(
         "",
@@ -182,10 +183,12 @@ class Config(TlsOptions):
     map_library: str = opt(
         "libperditiondb_gdbm.so.0",
         text,
-        "The kind of popmap, by the name of Perdition 2.2's library for it; empty: no popmap.",
+        "The kind of popmap, by its name (bdb, cdb, command, daemon, gdbm, http, ldap, mysql, nis, "
+        "odbc, popmap, posix_regex, postgresql, redis, sqlite, tcp) or by that of Perdition 2.2's "
+        "library for it, in any folder. Empty: no popmap. The default's file may be missing.",
         short="M",
-        meta="FILE",
-        pending=True,
+        meta="KIND",
+        example="gdbm",
     )
     map_library_opt: str = opt(
         "",
@@ -193,9 +196,9 @@ class Config(TlsOptions):
         "Option of the popmap: its file, socket or database.",
         short="m",
         meta="STRING",
+        initial="by kind",
         example="/etc/perdition/popmap.gdbm.db",
         secret=True,
-        pending=True,
     )
     no_bind_banner: bool = flag(
         "Greet with the name of this host instead of that of the address the client reached.",
@@ -222,6 +225,16 @@ class Config(TlsOptions):
         meta="PORT",
         initial="the protocol's",
         example="143",
+    )
+    outgoing_address: tuple[str, ...] = opt(
+        (),
+        numeric_addresses,
+        "Own addresses from which to connect to servers, in turn. From each, some 28000 sessions "
+        "to one port of one server are possible at once.",
+        meta="ADDRESS[,...]",
+        initial="as the system chooses",
+        example="192.0.2.7,192.0.2.8",
+        since="3.0",
     )
     outgoing_server: tuple[Server, ...] = opt(
         (),
@@ -266,7 +279,6 @@ class Config(TlsOptions):
         meta="FORMAT[,...]",
         initial=r"\U",
         example=r"\u,\D\d",
-        pending=True,
     )
     quiet: bool = flag("Log errors only; debug outdoes it.", short="q")
     server_resp_line: bool = flag(
@@ -292,7 +304,6 @@ class Config(TlsOptions):
     username_from_database: bool = flag(
         "Log in with the user name that the popmap gives, if it gives one.",
         short="U",
-        pending=True,
     )
     version: bool = flag("Show the version and exit.", argv_only=True, since="3.0")
 

@@ -101,6 +101,57 @@ class LimitOptions:
         meta="SECONDS",
         since="3.0",
     )
+    map_cache_lifetime: int = opt(
+        0,
+        number(0, _DAY),
+        "Give a popmap's answer again for so long without asking. Not for maps in files, which "
+        "are asked every time. 0: ask for every login.",
+        meta="SECONDS",
+        since="3.0",
+    )
+    map_cache_size: int = opt(
+        100_000,
+        number(0, 10_000_000),
+        "Most answers of a popmap that a worker keeps. 0: none, also not for a popmap that is "
+        "down.",
+        meta="NUMBER",
+        since="3.0",
+    )
+    map_connections: int = opt(
+        4,
+        number(1, 256),
+        "Connections that each worker may have to a popmap's database or service.",
+        meta="NUMBER",
+        since="3.0",
+    )
+    map_negative_lifetime: int = opt(
+        0,
+        number(0, _DAY),
+        "Take a user whom the popmap does not know as unknown for so long without asking.",
+        meta="SECONDS",
+        since="3.0",
+    )
+    map_queue_limit: int = opt(
+        1000,
+        number(1, 1_000_000),
+        "Most look-ups of a worker that may be under way; one more fails for now.",
+        meta="NUMBER",
+        since="3.0",
+    )
+    map_stale_lifetime: int = opt(
+        86_400,
+        number(0, 30 * _DAY),
+        "When the popmap is down, users go where it last said, if that is no longer ago.",
+        meta="SECONDS",
+        since="3.0",
+    )
+    map_timeout: int = opt(
+        10,
+        number(1, 600),
+        "Most time that a look-up in the popmap may take.",
+        meta="SECONDS",
+        since="3.0",
+    )
     pipeline_limit: int = opt(
         65_536,
         number(4096, 16 * _MEGABYTE),
@@ -122,6 +173,14 @@ class LimitOptions:
         number(1024, 16 * _MEGABYTE),
         "Longest line, in bytes, that a server may send before the login is through.",
         meta="BYTES",
+        since="3.0",
+    )
+    server_retry: int = opt(
+        10,
+        number(0, 3600),
+        "A server that could not be reached is tried last for so long; one that was waited for in "
+        "vain is not tried, but by one client each time. 0: always try every server.",
+        meta="SECONDS",
         since="3.0",
     )
     shutdown_timeout: int = opt(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_address
 
 from perdition.protocols import PROTOCOLS, SslMode, TlsUse
 from perdition.route import Server, parse_server
@@ -111,6 +112,17 @@ def servers(value: str) -> tuple[Server, ...]:
             raise _bad("not a server", each)
         port(server.port)
         found.append(server)
+    return tuple(found)
+
+
+def numeric_addresses(value: str) -> tuple[str, ...]:
+    """``ADDRESS,…``: IP addresses as numbers."""
+    found = []
+    for each in text(value).split(","):
+        try:
+            found.append(str(ip_address(each.strip())))
+        except ValueError:
+            raise _bad("not an IP address", each) from None
     return tuple(found)
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from perdition.errors import MapError
 from perdition.route import Route, Server, parse_server
@@ -22,8 +21,7 @@ KEY_LIMIT = 1024  # bytes; no user name is longer (RFC 5321 allows 320)
 _HOST = re.compile(r"[^\s\x00-\x1f\x7f\[\]/@]+")
 
 
-@dataclass(slots=True)
-class Query:
+class Query(NamedTuple):
     """What is looked up, and for whom."""
 
     key: bytes

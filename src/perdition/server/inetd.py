@@ -12,7 +12,7 @@ import threading
 
 from perdition.config import Config
 from perdition.server.privileges import become, find_identity
-from perdition.server.setup import announce, make_contexts, make_log, make_service
+from perdition.server.setup import announce, make_contexts, make_log, make_popmap, make_service
 from perdition.server.sweep import Sweep
 from perdition.server.worker import new_loop
 from perdition.session.login import Session, address_of
@@ -27,6 +27,7 @@ def serve(config: Config) -> int:
     """Serve the client and return the exit status; StartError when it can't be."""
     log = make_log(config)
     contexts = make_contexts(config, Passphrase(config))
+    popmap = make_popmap(config)
     announce(config, log)
     become(find_identity(config.username, config.group))
     sock, threads = _client()
@@ -34,7 +35,7 @@ def serve(config: Config) -> int:
     sweep = Sweep(loop, log.flush)
     poller = Poller(loop, failed=lambda error: log.fault("session", error), after=log.flush)
     service = make_service(
-        config, contexts, log, loop=loop, poller=poller, sweep=sweep, inetd_pid=os.getppid()
+        config, contexts, popmap, log, loop=loop, poller=poller, sweep=sweep, inetd_pid=os.getppid()
     )
     status = FAILED
 

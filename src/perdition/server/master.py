@@ -22,6 +22,7 @@ from perdition.config import Config
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
 from perdition.notify import notify, notify_reloading
+from perdition.popmap.base import Popmap
 from perdition.server.counters import Counters
 from perdition.server.limits import ConnectionLimit
 from perdition.server.listen import Listeners
@@ -33,6 +34,7 @@ from perdition.server.setup import (
     load_grammar,
     make_contexts,
     make_log,
+    make_popmap,
     make_service,
     say_what_is_in_force,
 )
@@ -65,6 +67,7 @@ class Generation:
 
     config: Config
     contexts: Contexts
+    popmap: Popmap | None
     listeners: Listeners
     identity: Identity
     workers: int
@@ -91,7 +94,9 @@ class Master:
         contexts = make_contexts(config, self.passphrase)
         load_grammar(config)
         workers = config.workers or len(os.sched_getaffinity(0))
-        return Generation(config, contexts, listeners.adapt(config, workers), identity, workers)
+        popmap = make_popmap(config)
+        adapted = listeners.adapt(config, workers)
+        return Generation(config, contexts, popmap, adapted, identity, workers)
 
     # -- start ------------------------------------------------------------------------------
 
@@ -169,7 +174,7 @@ class Master:
             orders = Orders(
                 number, sockets, control, generation.identity, self.log,
                 ConnectionLimit(self.counters, column, config.connection_limit),
-                partial(make_service, config, generation.contexts, self.log),
+                partial(make_service, config, generation.contexts, generation.popmap, self.log),
             )  # fmt: skip
             status = run_worker(orders)
         except Exception as error:  # one of three doors: the master hears of it and goes on

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 import zlib
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib import import_module
 from types import ModuleType
 
 from perdition import __version__
 from perdition.config import Config, warnings
 from perdition.config.manual import dump
+from perdition.errors import MapError, StartError
 from perdition.log import Log, open_target
+from perdition.popmap.base import Popmap
+from perdition.popmap.cache import Lifetimes
+from perdition.popmap.lookups import Lookups, Terms
+from perdition.popmap.registry import map_class
 from perdition.protocols import PROTOCOLS, TlsUse
 from perdition.server.sweep import Sweep
-from perdition.session.dial import Resolver, Rotation
+from perdition.session.dial import Resolver, Rotation, Sources
+from perdition.session.health import Health
+from perdition.session.names import ReverseNames
 from perdition.session.poller import Poller
+from perdition.session.routing import Routing, Rules
 from perdition.session.service import Service, Timeouts
 from perdition.session.trail import TrailTerms
 from perdition.tls import Passphrase, dh_parameters_file, listen_context, outgoing_context
@@ -87,35 +95,67 @@ def greeting_mark(config: Config) -> str:
     return f"{zlib.crc32(repr(config).encode()):08x}"
 
 
+def make_popmap(config: Config) -> Popmap | None:
+    """Make the map that the options name and read what it keeps; StartError when it is no good.
+
+    The default map, which nobody asked for, may be missing: then there is none.
+    """
+    if not config.map_library:
+        return None
+    asked_for = config.given & {"map_library", "map_library_opt"}
+    try:
+        popmap_class = map_class(config.map_library)
+        if not asked_for and not os.path.exists(getattr(popmap_class, "DEFAULT", "")):
+            return None
+        popmap = popmap_class(config.map_library_opt)
+        popmap.open()
+    except MapError as error:
+        if not asked_for:
+            return None
+        raise StartError(f"map_library {config.map_library}: {error}") from None
+    return popmap
+
+
+def _make_lookups(config: Config, popmap: Popmap | None, log: Log) -> Lookups | None:
+    if popmap is None:
+        return None
+    terms = Terms(
+        connections=config.map_connections,
+        timeout=config.map_timeout,
+        queue_limit=config.map_queue_limit,
+        cache_size=config.map_cache_size,
+        lifetimes=Lifetimes(
+            config.map_cache_lifetime, config.map_negative_lifetime, config.map_stale_lifetime
+        ),
+    )
+    another = partial(type(popmap), config.map_library_opt)
+    return Lookups(popmap, another, terms, log.err)
+
+
 class GreetingHosts:
     """The host name in the greeting: the reverse name of the address that the client reached."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, config: Config) -> None:
-        self._loop = loop
+    def __init__(self, names: ReverseNames, config: Config) -> None:
+        self._names = names
         self._numeric = config.no_lookup
         self._fixed = os.uname().nodename if config.no_bind_banner else ""
-        self._known: dict[str, str] = {"": os.uname().nodename}
 
     def known(self, address: str) -> str | None:
         """The name for `address`, or None when it has to be asked for."""
         if self._fixed:
             return self._fixed
-        if self._numeric and address:
+        if not address:
+            return os.uname().nodename
+        if self._numeric:
             return address
-        return self._known.get(address)
-
-    async def ask(self, address: str) -> None:
-        """Ask the resolver once; an address without a name is its own."""
-        try:
-            host, _ = await self._loop.getnameinfo((address, 0), socket.NI_NUMERICSERV)
-        except OSError:
-            host = address
-        self._known[address] = host
+        name = self._names.known(address)
+        return None if name is None else name or address
 
 
 def make_service(
     config: Config,
     contexts: Contexts,
+    popmap: Popmap | None,
     log: Log,
     *,
     loop: asyncio.AbstractEventLoop,
@@ -126,15 +166,8 @@ def make_service(
     """Build what a worker's sessions share."""
     grammar = load_grammar(config)
     mark = greeting_mark(config)
-    hosts = GreetingHosts(loop, config)
-    made: dict[str, FrontTerms] = {}
-
-    def front_terms(host: str) -> FrontTerms:
-        terms = made.get(host)
-        if terms is None:
-            terms = made[host] = _front_terms(config, f"perdition ready on {host} {mark}")
-        return terms
-
+    names = ReverseNames(loop)
+    hosts = GreetingHosts(names, config)
     return Service(
         loop=loop,
         poller=poller,
@@ -143,7 +176,7 @@ def make_service(
         buffer=memoryview(bytearray(BUFFER)),
         front=grammar.Front,
         back=grammar.Back,
-        front_terms=front_terms,
+        front_terms=cache(lambda host: _front_terms(config, f"perdition ready on {host} {mark}")),
         back_terms=_back_terms(config, mark),
         trail_terms=TrailTerms(
             config.protocol, config.outgoing_port, config.log_passwd, config.connect_relog,
@@ -153,10 +186,11 @@ def make_service(
         listen_context=contexts.listen,
         outgoing_context=contexts.outgoing,
         greeting_host=hosts.known,
-        ask_greeting_host=hosts.ask,
-        names=_name_rules(config),
-        servers=Rotation(config.outgoing_server, config.outgoing_port),
+        ask_greeting_host=names.ask,
+        routing=make_routing(config, popmap, log, names),
         resolver=Resolver(loop),
+        health=Health(config.server_retry),
+        source=Sources(config.outgoing_address),
         timeouts=_timeouts(config),
         keepalive=config.tcp_keepalive,
         log_dialogue=config.connection_logging and config.debug,
@@ -190,11 +224,18 @@ def _back_terms(config: Config, mark: str) -> BackTerms:
     )
 
 
-def _name_rules(config: Config) -> NameRules:
-    return NameRules(
-        config.domain_delimiter.encode(), config.strip_domain, config.add_domain,
-        config.lower_case, config.explicit_domain.encode(),
+def make_routing(config: Config, popmap: Popmap | None, log: Log, reverse: ReverseNames) -> Routing:
+    """Build what finds a user's servers."""
+    names = NameRules(
+        os.fsencode(config.domain_delimiter), config.strip_domain, config.add_domain,
+        config.lower_case, os.fsencode(config.explicit_domain),
     )  # fmt: skip
+    rules = Rules(
+        names, config.client_server_specification, config.username_from_database,
+        tuple(map(os.fsencode, config.query_key)), config.outgoing_port,
+    )  # fmt: skip
+    defaults = Rotation(config.outgoing_server, config.outgoing_port)
+    return Routing(rules, _make_lookups(config, popmap, log), defaults, reverse)
 
 
 def _timeouts(config: Config) -> Timeouts:

@@ -19,6 +19,7 @@ from perdition.route import Server
 
 SockAddress = tuple[int, tuple[str, int] | tuple[str, int, int, int]]  # family, address
 
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python names it from 3.13 on
 NAME_LIFETIME = 60.0  # seconds that an answer of the resolver is used without asking again
 NAMES_KEPT = 4096
 
@@ -100,8 +101,29 @@ class Rotation:
         return self.servers[start:] + self.servers[:start]
 
 
-def connect(address: SockAddress, *, keepalive: bool) -> socket.SocketType:
-    """Start a connection and return its socket at once; reading tells how it went.
+class Sources:
+    """The addresses that connections to servers come from, in turn; none: the kernel chooses."""
+
+    def __init__(self, addresses: tuple[str, ...]) -> None:
+        self._of: dict[int, tuple[str, ...]] = {
+            socket.AF_INET: tuple(each for each in addresses if ":" not in each),
+            socket.AF_INET6: tuple(each for each in addresses if ":" in each),
+        }
+        self._turn = 0
+
+    def __call__(self, address: SockAddress) -> str:
+        """Return the one for a connection to `address`; empty: none."""
+        choice = self._of.get(address[0])
+        if not choice:
+            return ""
+        self._turn += 1
+        return choice[self._turn % len(choice)]
+
+
+def connect(
+    address: SockAddress, source: str = "", *, keepalive: bool = False
+) -> socket.SocketType:
+    """Start a connection, from `source` if given, and return its socket; reading tells how it went.
 
     Raises OSError when it can't even be started.
     """
@@ -110,6 +132,10 @@ def connect(address: SockAddress, *, keepalive: bool) -> socket.SocketType:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if keepalive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if source:
+            # The port is chosen at the connect: as many connections as each pair of ends has ports.
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            sock.bind((source, 0))
         code = sock.connect_ex(address[1])
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, errno.errorcode.get(code, str(code)))

@@ -8,13 +8,11 @@ a client that can still be answered has been answered.
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable
 from typing import Any
 
-from perdition.errors import DeadlineExpired, PeerGone, PerditionError, WireError
-from perdition.log import text_of
+from perdition.errors import DeadlineExpired, MapError, PeerGone, PerditionError, WireError
 from perdition.protocols import TlsUse
 from perdition.route import Server
 from perdition.session import dial
@@ -22,8 +20,8 @@ from perdition.session.relay import Relay
 from perdition.session.service import Service
 from perdition.session.side import Side
 from perdition.session.stepped import STEP, ServerLost, Step, Stepped
-from perdition.session.trail import Address, Trail, plain_host
-from perdition.username import State, mangle
+from perdition.session.trail import Address, Trail, dialogue_log, plain_host
+from perdition.username import State
 from perdition.wire.base import (
     Accepted,
     Back,
@@ -31,18 +29,21 @@ from perdition.wire.base import (
     Login,
     Reason,
     Refused,
-    Shown,
     StartTls,
 )
 
 DRAINED = 65536  # bytes of a client thrown away at the end, so that it can read our last word
 
 
+# What another server of the same user may do better.
+_NEXT_MAY_HELP = (Reason.UNREACHABLE, Reason.NEGOTIATION, Reason.TEMPORARY)
+
+
 class Session(Stepped):
     """One client; `ended` is called once, when it is gone."""
 
     __slots__ = (
-        "_held", "client", "complete", "ended", "relay", "server", "trail",
+        "_held", "_timed_out", "client", "complete", "ended", "relay", "server", "trail",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +65,7 @@ class Session(Stepped):
         self.trail = Trail(service.log, service.trail_terms, peer, reached)
         self.complete = False  # whether the client logged in, or left of its own will
         self._held = False
+        self._timed_out = False  # whether the last server let us wait until a deadline
         self._coro = self._run(refuse)
         self.step(None)
 
@@ -124,7 +126,7 @@ class Session(Stepped):
             host = service.greeting_host(reached) or reached
         front = service.front(service.front_terms(host))
         if service.log_dialogue:
-            front.shown = _dialogue_log(service, "CLIENT")
+            front.shown = dialogue_log(service.log, "CLIENT")
         if refuse:
             front.take()
             front.goodbye("Too many connections, try again later", unavailable=True)
@@ -181,51 +183,92 @@ class Session(Stepped):
     async def _log_in(self, front: Front, login: Login) -> Refused | None:
         """Find the server and log in there; None: the relay has taken over."""
         self.trail.name(login)
+        outcome: Accepted | Refused
         if login.disabled:
-            refused = Refused(Reason.LOGIN_DISABLED)
-            self.trail.verdict(
-                login, self._client_secure, "plaintext", "(null):(null)", refused.reason
-            )
+            outcome = Refused(Reason.LOGIN_DISABLED)
+            self._verdict(login, "(null):(null)", outcome.reason)
         else:
-            outcome = await self._try_servers(login)
-            if outcome is None:
-                refused = Refused(Reason.NO_SERVER)
-                self.trail.verdict(login, self._client_secure, "plaintext", "", refused.reason)
-            elif isinstance(outcome, Accepted):
+            outcome = await self._find_and_try(login)
+            if isinstance(outcome, Accepted):
                 self._hand_over(front, outcome)
                 return None
-            else:
-                refused = outcome
-        await self._delay(refused)
+        await self._delay(outcome)
+        return outcome
+
+    async def _find_and_try(self, login: Login) -> Accepted | Refused:
+        """Look the user's servers up and try them; the outcome is logged."""
+        service, trail = self.service, self.trail
+        name = login.authorisation_id or login.authentication_id
+        try:
+            servers, user = await service.routing.find(
+                name, trail.client, trail.reached, self._driver
+            )
+            for_server = await service.routing.server_name(
+                user, State.REMOTE_LOGIN, trail.reached, self._driver
+            )
+        except MapError as error:
+            self._verdict(login, "", Reason.NO_ANSWER)
+            return Refused(Reason.NO_ANSWER, detail=str(error))
+        if user != name:
+            login = _renamed(login, user)
+            trail.name(login)
+        if for_server != user:
+            return await self._try_servers(login, _renamed(login, for_server), servers)
+        return await self._try_servers(login, login, servers)
+
+    async def _try_servers(
+        self, login: Login, for_server: Login, servers: tuple[Server, ...]
+    ) -> Accepted | Refused:
+        """The first answer of a server that can be reached, or why none could; logged."""
+        service = self.service
+        refused = Refused(Reason.UNREACHABLE if servers else Reason.NO_SERVER)
+        alive = service.health.order(servers)
+        if not alive:
+            self._verdict(login, str(servers[0]) if servers else "", refused.reason)
+        for server in alive:
+            outcome, secure = await self._try_server(server, for_server)
+            if isinstance(outcome, Accepted):
+                if service.health.works(server):
+                    service.log.notice(f"server {server} answers again")
+                self._verdict(login, str(server), None, secure)
+                return outcome
+            refused = outcome
+            self._verdict(login, str(server), refused.reason, secure)
+            if refused.detail:
+                service.log.debug(f"server {server}: {refused.detail}")
+            if refused.reason not in _NEXT_MAY_HELP:
+                break
         return refused
 
-    async def _try_servers(self, login: Login) -> Accepted | Refused | None:
-        """The first answer of a server that can be reached, or why none could; logged."""
-        service, trail = self.service, self.trail
-        outcome: Accepted | Refused | None = None
-        for server in service.servers.turn():
-            outcome, secure = Refused(Reason.UNREACHABLE, detail="no address"), "plaintext"
-            for address in service.resolver.known(server) or await self._resolve(server):
-                try:
-                    sock = dial.connect(address, keepalive=service.keepalive)
-                except OSError as error:
-                    outcome.detail = error.strerror or str(error)
-                    continue
-                self.server = Side(service.poller, sock, self.step, self._server_lost)
-                outcome = await self._talk(self.server, server, login)
-                secure = self._secure_word(self.server, service.back_terms.tls)
-                if isinstance(outcome, Accepted):
-                    trail.verdict(login, self._client_secure, secure, str(server), None)
-                    return outcome
-                self._drop_server()
-                if outcome.reason is not Reason.UNREACHABLE:
-                    break
-            trail.verdict(login, self._client_secure, secure, str(server), outcome.reason)
-            if outcome.detail:
-                service.log.debug(f"server {server}: {outcome.detail}")
-            if outcome.reason is not Reason.UNREACHABLE:
+    async def _try_server(self, server: Server, login: Login) -> tuple[Accepted | Refused, str]:
+        """Log in at the first address of a server that answers; and how secure it was."""
+        service = self.service
+        refused = Refused(Reason.UNREACHABLE, detail="no address")
+        secure, slow = "plaintext", False
+        for address in service.resolver.known(server) or await self._resolve(server):
+            try:
+                sock = dial.connect(address, service.source(address), keepalive=service.keepalive)
+            except OSError as error:
+                refused.detail = error.strerror or str(error)
+                continue
+            self.server = Side(service.poller, sock, self.step, self._server_lost)
+            outcome = await self._talk(self.server, server, login)
+            secure = self._secure_word(self.server, service.back_terms.tls)
+            if isinstance(outcome, Accepted):
+                return outcome, secure
+            refused, slow = outcome, slow or self._timed_out
+            self._drop_server()
+            if refused.reason is not Reason.UNREACHABLE:
                 break
-        return outcome
+        down = slow or refused.reason is Reason.UNREACHABLE
+        if down and service.health.failed(server, slow=slow):
+            service.log.err(f"server {server} is down: {refused.detail}")
+        return refused, secure
+
+    def _verdict(
+        self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
+    ) -> None:
+        self.trail.verdict(login, self._client_secure, server_secure, server, failure)
 
     async def _resolve(self, server: Server) -> tuple[dial.SockAddress, ...]:
         """The addresses of a server; none, logged, when the resolver knows none."""
@@ -239,10 +282,11 @@ class Session(Stepped):
         """Log in over one connection; every failure is an answer."""
         service = self.service
         terms = service.back_terms
-        back = service.back(self._as_the_server_knows(login), terms, secure=terms.tls is TlsUse.SSL)
+        back = service.back(login, terms, secure=terms.tls is TlsUse.SSL)
         side.grammar = back
         if service.log_dialogue:
-            back.shown = _dialogue_log(service, "REAL")
+            back.shown = dialogue_log(service.log, "REAL")
+        self._timed_out = False
         self._expect(Step.CONNECT)
         try:
             if terms.tls is TlsUse.SSL:
@@ -261,18 +305,10 @@ class Session(Stepped):
         except ServerLost as lost:
             return self._lost_server(back, lost.error)
 
-    def _as_the_server_knows(self, login: Login) -> Login:
-        """The login with the user's name as the options have it for the server."""
-        names = self.service.names
-        if login.authorisation_id:
-            user = mangle(login.authorisation_id, State.REMOTE_LOGIN, names)
-            return Login(login.authentication_id, login.password, user)
-        user = mangle(login.authentication_id, State.REMOTE_LOGIN, names)
-        return login if user == login.authentication_id else Login(user, login.password)
-
     def _lost_server(self, back: Back, error: PerditionError) -> Refused:
         """What the end of a server's connection means for the login."""
         detail = str(error)
+        self._timed_out = isinstance(error, DeadlineExpired)
         if isinstance(error, PeerGone) and error.unreachable:
             return Refused(Reason.UNREACHABLE, detail=detail)
         if isinstance(error, DeadlineExpired) and self._step is Step.CONNECT:
@@ -407,11 +443,8 @@ def address_of(name: object) -> Address | None:
     return plain_host(name[0]), name[1]
 
 
-def _dialogue_log(service: Service, peer: str) -> Shown:
-    """What ``connection_logging`` writes: 2.2's words, secrets masked by the grammar."""
-
-    def say(ours: bool, line: bytes) -> None:
-        text = text_of(line.rstrip(b"\r\n"))
-        service.log.debug(f"{'SELF' if ours else peer}: {json.dumps(text, ensure_ascii=False)}")
-
-    return say
+def _renamed(login: Login, user: bytes) -> Login:
+    """The login of the same user under another name."""
+    if login.authorisation_id:
+        return Login(login.authentication_id, login.password, user)
+    return Login(user, login.password)

@@ -13,10 +13,11 @@ from typing import Protocol
 
 from perdition.log import Log
 from perdition.protocols import TlsUse
-from perdition.session.dial import Resolver, Rotation
+from perdition.session.dial import Resolver, Sources
+from perdition.session.health import Health
 from perdition.session.poller import Poller
+from perdition.session.routing import Routing
 from perdition.session.trail import TrailTerms
-from perdition.username import NameRules
 from perdition.wire.base import Back, BackTerms, Front, FrontTerms
 
 
@@ -70,9 +71,10 @@ class Service:
     outgoing_context: ssl.SSLContext | None
     greeting_host: Callable[[str], str | None]  # address reached -> name, None: not known yet
     ask_greeting_host: Callable[[str], Awaitable[None]]  # makes it known
-    names: NameRules
-    servers: Rotation
+    routing: Routing
     resolver: Resolver
+    health: Health
+    source: Sources
     timeouts: Timeouts
     keepalive: bool
     log_dialogue: bool

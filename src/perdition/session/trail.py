@@ -6,10 +6,11 @@ A password is written only where ``log_passwd`` says so.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from perdition.log import Log, text_of
-from perdition.wire.base import Login, Reason
+from perdition.wire.base import Login, Reason, Shown
 
 Address = tuple[str, int]  # what getpeername says of an IP socket, cut to host and port
 
@@ -170,3 +171,13 @@ def _quoted(text: str) -> str:
     if '"' in text or "\\" in text:
         return text.replace("\\", "\\\\").replace('"', '\\"')
     return text
+
+
+def dialogue_log(log: Log, peer: str) -> Shown:
+    """What ``connection_logging`` writes: 2.2's words, secrets masked by the grammar."""
+
+    def say(ours: bool, line: bytes) -> None:
+        text = text_of(line.rstrip(b"\r\n"))
+        log.debug(f"{'SELF' if ours else peer}: {json.dumps(text, ensure_ascii=False)}")
+
+    return say

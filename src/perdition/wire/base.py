@@ -25,6 +25,7 @@ class Reason(Enum):
 
     LOGIN_DISABLED = "Login Disabled"
     NO_SERVER = "Could not determine server"
+    NO_ANSWER = "Could not look up server"  # the popmap can't tell; 2.2 took the default server
     UNREACHABLE = "Could not connect to server"
     NEGOTIATION = "Connection Negotiation Failure"
     TLS_MISSING = "TLS not present"
@@ -41,7 +42,10 @@ class Reason(Enum):
     @property
     def is_temporary(self) -> bool:
         """Whether the same login may succeed later."""
-        return self not in (Reason.REFUSED, Reason.LOCAL, Reason.LOGIN_DISABLED)
+        return self not in _LASTING
+
+
+_LASTING = (Reason.REFUSED, Reason.LOCAL, Reason.LOGIN_DISABLED, Reason.NO_SERVER)
 
 
 @dataclass(slots=True)

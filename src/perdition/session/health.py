@@ -1,0 +1,55 @@
+"""Which servers are down, as one worker has found out, so that not every client waits for them.
+
+A server that could not be reached is tried after the others. One that let a client wait until a
+deadline is not tried at all for a while; then one client tries it and the others go on without.
+Invariant: a server that works is never left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from perdition.route import Server
+
+KEPT = 4096  # servers remembered
+
+
+class Health:
+    """See the module; `retry` is in seconds, 0 tries every server every time."""
+
+    def __init__(self, retry: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._retry = retry
+        self._clock = clock
+        self._down: dict[Server, tuple[float, bool]] = {}  # until when; whether it was slow
+
+    def order(self, servers: tuple[Server, ...]) -> tuple[Server, ...]:
+        """Return which of `servers` to try, in which order."""
+        down = self._down
+        if not down or not any(server in down for server in servers):
+            return servers
+        now = self._clock()
+        up, late = [], []
+        for server in servers:
+            until, slow = down.get(server, (0.0, False))
+            if until <= now:
+                if slow:
+                    down[server] = (now + self._retry, True)  # this client finds out for all
+                up.append(server)
+            elif not slow:
+                late.append(server)
+        return (*up, *late)
+
+    def failed(self, server: Server, *, slow: bool) -> bool:
+        """The server could not be reached, `slow`: a deadline passed; say whether that is news."""
+        if not self._retry:
+            return False
+        news = server not in self._down
+        if len(self._down) >= KEPT:
+            self._down.clear()
+        self._down[server] = (self._clock() + self._retry, slow)
+        return news
+
+    def works(self, server: Server) -> bool:
+        """The server answered; say whether that is news."""
+        return bool(self._down) and self._down.pop(server, None) is not None
