@@ -87,3 +87,12 @@ def test_what_a_back_says_a_front_understands(
     assume(authorisation != user)  # which says nothing
     front = Front(FrontTerms(b"ready", "IMAP4rev1 AUTH=PLAIN" + capability.decode()))
     understand_each_other(front, Back(login, BACK_TERMS), login)
+
+
+@pytest.mark.parametrize(("size", "waits"), [(4096, False), (4097, True)])
+def test_literal_minus_waits_above_4096_bytes(size: int, waits: bool) -> None:
+    password = b"\xff" * size
+    back = Back(Login(b"user", password), BackTerms(b"01234567"))
+    assert back.receive(b"* OK [CAPABILITY IMAP4rev1 LITERAL-] ready\r\n") is None
+    at_once = b"flim07 LOGIN {4+}\r\nuser {4096+}\r\n%b\r\n" % password
+    assert back.take() == (b"flim07 LOGIN {4}\r\n" if waits else at_once)
