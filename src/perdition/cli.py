@@ -40,6 +40,8 @@ def run(argv0: str, argv: list[str]) -> int:
         print(f"perdition {__version__}")
         return 0
     try:
+        if config.explain:
+            return _explain(config)
         if config.inetd_mode:
             from perdition.server import inetd  # noqa: PLC0415
 
@@ -48,6 +50,26 @@ def run(argv0: str, argv: list[str]) -> int:
     except (StartError, OSError) as error:
         stderr_line(f"{config.basename}: {error}")
         return FAILED
+
+
+def _explain(config: Config) -> int:
+    import asyncio  # noqa: PLC0415 - neither is on the way to serving
+
+    from perdition.log import Log, open_target  # noqa: PLC0415
+    from perdition.ops.explain import explain  # noqa: PLC0415
+    from perdition.server.setup import make_popmap, make_routing  # noqa: PLC0415
+    from perdition.session.names import ReverseNames  # noqa: PLC0415
+    from perdition.tls import outgoing_context  # noqa: PLC0415
+
+    log = Log(open_target("+", ""), config.basename)
+    popmap = make_popmap(config)
+
+    async def run() -> int:
+        routing = make_routing(config, popmap, log, ReverseNames(asyncio.get_running_loop()))
+        context = outgoing_context(config) if config.probe else False
+        return await explain(config, routing, context)
+
+    return asyncio.run(run())
 
 
 def _serve(config: Config, reload: partial[Config]) -> int:

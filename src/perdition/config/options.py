@@ -109,6 +109,31 @@ class Config(TlsOptions):
         short="D",
         meta="STRING",
     )
+    explain: str = opt(
+        "",
+        some,
+        "Show how the servers of this user are found, each step with its time, and exit. No "
+        "password is needed, no mail server is asked.",
+        meta="USER",
+        argv_only=True,
+        since="3.0",
+    )
+    explain_client: str = opt(
+        "",
+        text,
+        "The client's address and port for --explain, where a query key wants them.",
+        meta="ADDRESS[:PORT]",
+        argv_only=True,
+        since="3.0",
+    )
+    explain_local: str = opt(
+        "",
+        text,
+        "The address and port that the client reached, for --explain.",
+        meta="ADDRESS[:PORT]",
+        argv_only=True,
+        since="3.0",
+    )
     explicit_domain: str = opt(
         "",
         text,
@@ -260,6 +285,11 @@ class Config(TlsOptions):
         "Capabilities announced before a POP3 login, separated by dots; if there is no dot, by "
         "two blanks.",
         meta="STRING",
+    )
+    probe: bool = flag(
+        "With --explain: connect to the servers and show their greetings.",
+        argv_only=True,
+        since="3.0",
     )
     protocol: str = opt(
         DEFAULT_PROTOCOL,

@@ -45,11 +45,11 @@ class Map(Popmap):
         value = self._entries.get(query.key)
         return None if value is None else route_of(value, query.delimiter)
 
-    def _mark(self) -> tuple[int, int, int] | None:
+    def _mark(self) -> tuple[int, int, int]:
         try:
             stat = os.stat(self.path)
-        except OSError:
-            return self._seen  # gone for a moment, as while it is replaced: what was read holds
+        except OSError as error:
+            return error.errno or 0, 0, 0
         return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
     def _read(self) -> None:

@@ -63,6 +63,7 @@ class Lookups:
         self._under_way = 0
         self._down_until = 0.0
         self._trouble = ""  # what was last logged; empty: all is well
+        self._outdated = False  # the map's file can't be read: what was read before serves
         self._reading: asyncio.Future[None] | None = None
 
     def ready(self, query: Query) -> Route | Pending | None:
@@ -77,7 +78,7 @@ class Lookups:
         except MapError as error:
             self._failed(error)
             raise
-        if self._trouble:
+        if self._trouble and not self._outdated:
             self._works()
         return route
 
@@ -140,10 +141,14 @@ class Lookups:
         reading = self._reading
         try:
             await asyncio.wait({reading}, timeout=self.terms.timeout)
-            if reading.done() and (error := reading.exception()) is not None:
-                if not isinstance(error, MapError):
-                    raise error
+            error = reading.exception() if reading.done() else None
+            self._outdated = error is not None
+            if isinstance(error, MapError):
                 self._failed(error)
+            elif error is not None:
+                raise error
+            elif self._trouble:
+                self._works()
         finally:
             if reading.done() and self._reading is reading:
                 self._reading = None

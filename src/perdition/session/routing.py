@@ -72,10 +72,7 @@ class Routing:
         if tell:
             tell(f"name for the look-up: {_text(key)}")
         if rules.client_names_server and delimiter in key:
-            server = checked_server(_text(key.rpartition(delimiter)[2]))
-            if tell:
-                tell(f"the user names the server: {server}")
-            return Found(self._with_ports((server,)), name.rpartition(delimiter)[0] or name)
+            return self._named(name, key.rpartition(delimiter)[2], tell)
         if self.lookups is not None:
             route = await self._ask(self.lookups, Query(key, delimiter, client, local), wait, tell)
             if route is not None:
@@ -86,6 +83,14 @@ class Routing:
         if tell:
             tell("the default servers (outgoing_server) serve")
         return Found(self.defaults.turn(), name)
+
+    def _named(self, name: bytes, host: bytes, tell: Tell | None) -> Found:
+        """The server that the user named behind the last delimiter; none: the default servers."""
+        servers = (checked_server(_text(host)),) if host else self.defaults.turn()
+        if tell:
+            tell(f"the user names the server: {', '.join(map(str, servers))}")
+        user, _, _ = name.rpartition(self.rules.names.delimiter)
+        return Found(self._with_ports(servers), user)
 
     async def _ask(
         self, lookups: Lookups, of_user: Query, wait: Wait, tell: Tell | None

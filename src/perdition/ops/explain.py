@@ -1,0 +1,98 @@
+"""``--explain USER``: each step from a login name to its servers, and how long each took.
+
+No password is needed and no mail server hears of it, unless ``--probe`` has their greetings read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+from perdition.config import Config
+from perdition.errors import MapError
+from perdition.log import text_of
+from perdition.protocols import TlsUse
+from perdition.route import Server
+from perdition.session.dial import Resolver
+from perdition.session.routing import Routing
+from perdition.username import State
+
+Address = tuple[str, int]
+PROBE = 10.0  # seconds for a connection and a greeting
+
+
+async def explain(config: Config, routing: Routing, probe: ssl.SSLContext | bool) -> int:
+    """Print the route of ``config.explain``; return 0 when there is one, 1 when there is none."""
+    name = config.explain.encode("utf-8", "surrogateescape")
+    client = _address(config.explain_client)
+    local = _address(config.explain_local)
+    print(f"user name: {config.explain}")
+    print(f"protocol: {config.protocol}, configuration: {config.config_path or 'none'}")
+    print(f"popmap: {config.map_library if routing.lookups else 'none'}")
+    before = time.perf_counter()
+
+    def tell(step: str) -> None:
+        nonlocal before
+        took, before = time.perf_counter() - before, time.perf_counter()
+        print(f"{step} ({took * 1000:.2f} ms)")
+
+    async def wait(driver: Awaitable[Any]) -> Any:
+        return await driver
+
+    try:
+        servers, user = await routing.find(name, client, local, wait, tell)
+        sent = await routing.server_name(user, State.REMOTE_LOGIN, local, wait)
+    except MapError as error:
+        print(f"no route: {error}")
+        return 1
+    if not servers:
+        print("no route: the user has no server, and outgoing_server names none")
+        return 1
+    print("servers, in this order:")
+    resolver = Resolver(asyncio.get_running_loop())
+    for server in servers:
+        print(f"  {server}  {await _reach(resolver, server, config, probe)}")
+    print(f"name sent to the server: {text_of(sent)}")
+    return 0
+
+
+async def _reach(
+    resolver: Resolver, server: Server, config: Config, probe: ssl.SSLContext | bool
+) -> str:
+    """The addresses of a server, and what it says when it is asked."""
+    try:
+        addresses = resolver.known(server) or await resolver.ask(server)
+    except OSError as error:
+        return f"no address: {error.strerror}"
+    words = ", ".join(address[0] for _, address in addresses)
+    if probe is not False:
+        context = probe if isinstance(probe, ssl.SSLContext) else None
+        if config.ssl_mode.outgoing is not TlsUse.SSL:
+            context = None
+        words += f"; {await asyncio.to_thread(_greeting, addresses[0], server.host, context)}"
+    return words
+
+
+def _greeting(address: Any, host: str, context: ssl.SSLContext | None) -> str:
+    """Connect, and return the first line that the server says, or what went wrong."""
+    family, where = address
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as plain:
+            plain.settimeout(PROBE)
+            plain.connect(where)
+            if context is None:
+                line = plain.recv(512).splitlines()[0]
+                return f"says {text_of(line)!r}"
+            with context.wrap_socket(plain, server_hostname=host) as secure:
+                return f"{secure.version()}, says {text_of(secure.recv(512).splitlines()[0])!r}"
+    except (OSError, ValueError, IndexError) as error:
+        return f"fails: {getattr(error, 'strerror', None) or error}"
+
+
+def _address(text: str) -> Address | None:
+    host, _, port = text.rpartition(":") if text.count(":") == 1 else (text, "", "0")
+    return (host, int(port) if port.isdigit() else 0) if text else None
