@@ -27,6 +27,7 @@ class Daemon:
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.files = files  # most descriptors of each process; 0: as it comes
+        self.wrapper: tuple[str, ...] = ()  # a command in front of the daemon's
         self.descriptors: tuple[int, ...] = ()  # that the daemon inherits
         self.folder = folder
         self.command = command
@@ -56,7 +57,7 @@ class Daemon:
         self._notify.bind("")  # the kernel finds a name
         name = "@" + self._notify.getsockname()[1:].decode("ascii")
         self.process = subprocess.Popen(
-            [*limit, BIN / self.command, "--config_file", self.config],
+            [*self.wrapper, *limit, BIN / self.command, "--config_file", self.config],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env={**os.environ, "NOTIFY_SOCKET": name}, pass_fds=self.descriptors,
         )  # fmt: skip

@@ -66,7 +66,7 @@ class Config(TlsOptions):
         adds=True,
     )
     authenticate_in: bool = flag(
-        "Check the password with PAM before a server is asked.", short="a", pending=True
+        "Check the password with PAM (service perdition) before a server is asked.", short="a"
     )
     bind_address: tuple[Server, ...] = opt(
         (),
@@ -270,6 +270,14 @@ class Config(TlsOptions):
         meta="HOST[:PORT][,...]",
         initial="none",
         example="192.0.2.10:143",
+    )
+    pam_folder: str = opt(
+        "",
+        absolute,
+        "Where the file named perdition for authenticate_in is, instead of the system's folders.",
+        meta="FOLDER",
+        initial="/etc/pam.d",
+        since="3.0",
     )
     pid_file: str = opt(
         "",

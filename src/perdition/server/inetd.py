@@ -11,8 +11,9 @@ import stat
 import threading
 
 from perdition.config import Config
+from perdition.server.helpers import Helpers
 from perdition.server.privileges import become, find_identity
-from perdition.server.setup import announce, make_contexts, make_log, make_popmap, make_service
+from perdition.server.setup import announce, make_inherited, make_log, make_service
 from perdition.server.sweep import Sweep
 from perdition.server.worker import new_loop
 from perdition.session.login import Session, address_of
@@ -26,16 +27,18 @@ FAILED = 255  # the client left without a login, as 2.2 says it
 def serve(config: Config) -> int:
     """Serve the client and return the exit status; StartError when it can't be."""
     log = make_log(config)
-    contexts = make_contexts(config, Passphrase(config))
-    popmap = make_popmap(config)
+    helpers = Helpers(config.basename, 1, config.pam_folder) if config.authenticate_in else None
+    inherited = make_inherited(config, Passphrase(config), helpers.ask if helpers else None)
     announce(config, log)
+    if helpers is not None:
+        helpers.fill_up()
     become(find_identity(config.username, config.group))
     sock, threads = _client()
     loop, _ = new_loop()
     sweep = Sweep(loop, log.flush)
     poller = Poller(loop, failed=lambda error: log.fault("session", error), after=log.flush)
     service = make_service(
-        config, contexts, popmap, log, loop=loop, poller=poller, sweep=sweep, inetd_pid=os.getppid()
+        config, inherited, log, loop=loop, poller=poller, sweep=sweep, inetd_pid=os.getppid()
     )
     status = FAILED
 

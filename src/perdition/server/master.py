@@ -22,19 +22,18 @@ from perdition.config import Config
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
 from perdition.notify import notify, notify_reloading
-from perdition.popmap.base import Popmap
 from perdition.server.counters import Counters
+from perdition.server.helpers import Helpers
 from perdition.server.limits import ConnectionLimit
 from perdition.server.listen import Listeners
 from perdition.server.pidfile import PidFile
 from perdition.server.privileges import Identity, find_identity
 from perdition.server.setup import (
-    Contexts,
+    Inherited,
     announce,
     load_grammar,
-    make_contexts,
+    make_inherited,
     make_log,
-    make_popmap,
     make_service,
     say_what_is_in_force,
 )
@@ -66,8 +65,8 @@ class Generation:
     """One configuration in force, with all that was made from it."""
 
     config: Config
-    contexts: Contexts
-    popmap: Popmap | None
+    inherited: Inherited
+    helpers: Helpers | None
     listeners: Listeners
     identity: Identity
     workers: int
@@ -91,12 +90,14 @@ class Master:
 
     def _prepare(self, config: Config, listeners: Listeners) -> Generation:
         identity = find_identity(config.username, config.group)
-        contexts = make_contexts(config, self.passphrase)
+        helpers = None
+        if config.authenticate_in:
+            helpers = Helpers(config.basename, config.authenticate_in_processes, config.pam_folder)
+        inherited = make_inherited(config, self.passphrase, helpers.ask if helpers else None)
         load_grammar(config)
         workers = config.workers or len(os.sched_getaffinity(0))
-        popmap = make_popmap(config)
         adapted = listeners.adapt(config, workers)
-        return Generation(config, contexts, popmap, adapted, identity, workers)
+        return Generation(config, inherited, helpers, adapted, identity, workers)
 
     # -- start ------------------------------------------------------------------------------
 
@@ -134,10 +135,29 @@ class Master:
         return 0
 
     def _start_workers(self, generation: Generation) -> None:
+        self._start_helpers(generation)
         for number in range(generation.workers):
             self._spawn(generation, number)
         for child in list(generation.children.values()):
             self._await_ready(child)
+
+    def _start_helpers(self, generation: Generation) -> None:
+        if generation.helpers is not None:
+            generation.helpers.fill_up(partial(self._in_helper, generation))
+
+    def _in_helper(self, generation: Generation) -> None:
+        self._forget_others(generation)
+        for each in (generation, self.current):
+            for listener in each.listeners.all():
+                listener.close()
+
+    def _forget_others(self, generation: Generation) -> None:
+        """In a child: close what only the master and other processes have to do with."""
+        for other in {id(g): g for g in (*self.old, self.current)}.values():
+            for child in other.children.values():
+                child.control.close()
+            if other.helpers is not None and other is not generation:
+                other.helpers.close()
 
     def _spawn(self, generation: Generation, number: int) -> None:
         column = self.counters.take()
@@ -161,9 +181,7 @@ class Master:
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            for other in (generation, *self.old, self.current):
-                for child in other.children.values():
-                    child.control.close()
+            self._forget_others(generation)
             config = generation.config
             sockets = generation.listeners.sockets(number)
             for listener in generation.listeners.all():
@@ -174,7 +192,7 @@ class Master:
             orders = Orders(
                 number, sockets, control, generation.identity, self.log,
                 ConnectionLimit(self.counters, column, config.connection_limit),
-                partial(make_service, config, generation.contexts, generation.popmap, self.log),
+                partial(make_service, config, generation.inherited, self.log),
             )  # fmt: skip
             status = run_worker(orders)
         except Exception as error:  # one of three doors: the master hears of it and goes on
@@ -232,9 +250,19 @@ class Master:
                 return
             if not pid:
                 return
+            self._helper_ended(pid)
             for child in self._children():
                 if child.pid == pid:
                     self._buried(child, os.waitstatus_to_exitcode(status))
+
+    def _helper_ended(self, pid: int) -> None:
+        for generation in (*self.old, self.current):
+            helpers = generation.helpers
+            if helpers is not None and pid in helpers.pids:
+                helpers.pids.remove(pid)
+                if generation is self.current and not self.stop_by:
+                    self.log.err(f"authentication process [{pid}] ended: starting another")
+                    self._start_helpers(generation)
 
     def _buried(self, child: Child, code: int) -> None:
         held = self.counters.row("sessions")[child.column]
@@ -253,6 +281,8 @@ class Master:
             self._respawn.append((now + pause, child.number))
         elif generation in self.old and not generation.children:
             self.old.remove(generation)
+            if generation.helpers is not None:
+                generation.helpers.close()
 
     def _respawn_due(self, now: float) -> None:
         due = [entry for entry in self._respawn if entry[0] <= now]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import zlib
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from importlib import import_module
 from types import ModuleType
 
 from perdition import __version__
+from perdition.auth.asking import Asking
 from perdition.config import Config, warnings
 from perdition.config.manual import dump
 from perdition.errors import MapError, StartError
@@ -37,15 +39,18 @@ from perdition.tls import Passphrase, dh_parameters_file, listen_context, outgoi
 from perdition.username import NameRules
 from perdition.wire.base import BackTerms, FrontTerms
 
+AUTHENTICATIONS = 1000  # local ones of a worker under way at once
 BUFFER = 131_072  # bytes that one relay step moves at most
 
 
 @dataclass(frozen=True, slots=True)
-class Contexts:
-    """The TLS contexts of a generation; None where a leg has no TLS."""
+class Inherited:
+    """What the master makes for the workers of one generation, before it forks them."""
 
-    listen: ssl.SSLContext | None
+    listen: ssl.SSLContext | None  # None where a leg has no TLS
     outgoing: ssl.SSLContext | None
+    popmap: Popmap | None
+    helpers: socket.socket | None = None  # where to ask for local authentication
 
 
 def make_log(config: Config) -> Log:
@@ -57,12 +62,16 @@ def make_log(config: Config) -> Log:
     )  # fmt: skip
 
 
-def make_contexts(config: Config, passphrase: Passphrase) -> Contexts:
-    """Read keys and certificates; StartError names the file that can't be used."""
+def make_inherited(
+    config: Config, passphrase: Passphrase, helpers: socket.socket | None
+) -> Inherited:
+    """Read keys, certificates and the popmap; StartError names what can't be used."""
     listen, outgoing = config.ssl_mode
-    return Contexts(
+    return Inherited(
         None if listen is TlsUse.NONE else listen_context(config, passphrase),
         None if outgoing is TlsUse.NONE else outgoing_context(config),
+        make_popmap(config),
+        helpers,
     )
 
 
@@ -116,6 +125,14 @@ def make_popmap(config: Config) -> Popmap | None:
     return popmap
 
 
+def _make_asking(
+    config: Config, helpers: socket.socket | None, loop: asyncio.AbstractEventLoop
+) -> Asking | None:
+    if helpers is None:
+        return None
+    return Asking(loop, helpers, config.authenticate_in_timeout, AUTHENTICATIONS)
+
+
 def _make_lookups(config: Config, popmap: Popmap | None, log: Log) -> Lookups | None:
     if popmap is None:
         return None
@@ -154,8 +171,7 @@ class GreetingHosts:
 
 def make_service(
     config: Config,
-    contexts: Contexts,
-    popmap: Popmap | None,
+    inherited: Inherited,
     log: Log,
     *,
     loop: asyncio.AbstractEventLoop,
@@ -183,11 +199,12 @@ def make_service(
             inetd_pid,
         ),
         listen_tls=config.ssl_mode.listen,
-        listen_context=contexts.listen,
-        outgoing_context=contexts.outgoing,
+        listen_context=inherited.listen,
+        outgoing_context=inherited.outgoing,
         greeting_host=hosts.known,
         ask_greeting_host=names.ask,
-        routing=make_routing(config, popmap, log, names),
+        routing=make_routing(config, inherited.popmap, log, names),
+        authenticator=_make_asking(config, inherited.helpers, loop),
         resolver=Resolver(loop),
         health=Health(config.server_retry),
         source=Sources(config.outgoing_address),

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
 
+from perdition.auth.asking import Asking, AuthError
 from perdition.errors import DeadlineExpired, MapError, PeerGone, PerditionError, WireError
 from perdition.protocols import TlsUse
-from perdition.route import Server
-from perdition.session import dial
+from perdition.session.attempts import Attempts, secure_word
 from perdition.session.relay import Relay
 from perdition.session.service import Service
 from perdition.session.side import Side
-from perdition.session.stepped import STEP, ServerLost, Step, Stepped
+from perdition.session.stepped import STEP
 from perdition.session.trail import Address, Trail, dialogue_log, plain_host
 from perdition.username import State
 from perdition.wire.base import (
     Accepted,
-    Back,
     Front,
     Login,
     Reason,
@@ -35,15 +33,11 @@ from perdition.wire.base import (
 DRAINED = 65536  # bytes of a client thrown away at the end, so that it can read our last word
 
 
-# What another server of the same user may do better.
-_NEXT_MAY_HELP = (Reason.UNREACHABLE, Reason.NEGOTIATION, Reason.TEMPORARY)
-
-
-class Session(Stepped):
+class Session(Attempts):
     """One client; `ended` is called once, when it is gone."""
 
     __slots__ = (
-        "_held", "_timed_out", "client", "complete", "ended", "relay", "server", "trail",
+        "_held", "client", "complete", "ended", "relay", "trail",
     )  # fmt: skip
 
     def __init__(
@@ -60,12 +54,10 @@ class Session(Stepped):
         super().__init__(service)
         self.ended = ended
         self.relay: Relay | None = None
-        self.server: Side[Back] | None = None
         self.client: Side[Front] = Side(service.poller, sock, self.step, self._client_lost)
         self.trail = Trail(service.log, service.trail_terms, peer, reached)
         self.complete = False  # whether the client logged in, or left of its own will
         self._held = False
-        self._timed_out = False  # whether the last server let us wait until a deadline
         self._coro = self._run(refuse)
         self.step(None)
 
@@ -80,18 +72,8 @@ class Session(Stepped):
             return
         self.step(error)
 
-    def _server_lost(self, error: PerditionError) -> None:
-        self.step(ServerLost(error))
-
     def _crashed(self) -> None:
         self._finish("internal error")
-
-    def _step_reached(self) -> Step:
-        server = self.server
-        if server is None or not dial.is_connected(server.sock):
-            return Step.CONNECT
-        back = server.grammar
-        return Step.LOGIN if back is not None and back.logging_in else Step.GREETING
 
     # -- the dialogue -----------------------------------------------------------------------
 
@@ -212,119 +194,37 @@ class Session(Stepped):
         if user != name:
             login = _renamed(login, user)
             trail.name(login)
+        if service.authenticator is not None:
+            refused = await self._refused_here(service.authenticator, login, user)
+            if refused is not None:
+                return refused
         if for_server != user:
             return await self._try_servers(login, _renamed(login, for_server), servers)
         return await self._try_servers(login, login, servers)
 
-    async def _try_servers(
-        self, login: Login, for_server: Login, servers: tuple[Server, ...]
-    ) -> Accepted | Refused:
-        """The first answer of a server that can be reached, or why none could; logged."""
-        service = self.service
-        refused = Refused(Reason.UNREACHABLE if servers else Reason.NO_SERVER)
-        alive = service.health.order(servers)
-        if not alive:
-            self._verdict(login, str(servers[0]) if servers else "", refused.reason)
-        for server in alive:
-            outcome, secure = await self._try_server(server, for_server)
-            if isinstance(outcome, Accepted):
-                if service.health.works(server):
-                    service.log.notice(f"server {server} answers again")
-                self._verdict(login, str(server), None, secure)
-                return outcome
-            refused = outcome
-            self._verdict(login, str(server), refused.reason, secure)
-            if refused.detail:
-                service.log.debug(f"server {server}: {refused.detail}")
-            if refused.reason not in _NEXT_MAY_HELP:
-                break
+    async def _refused_here(
+        self, authenticator: Asking, login: Login, user: bytes
+    ) -> Refused | None:
+        """Have the password checked before any server hears it; None: it is right."""
+        trail = self.trail
+        name = await self.service.routing.server_name(
+            user, State.LOCAL_AUTHENTICATION, trail.reached, self._driver
+        )
+        host = trail.client[0] if trail.client else ""
+        try:
+            if await self._driver(authenticator.check(name, login.password, host)):
+                return None
+            refused = Refused(Reason.LOCAL)
+        except AuthError as error:
+            self.service.log.err(f"local authentication: {error}")
+            refused = Refused(Reason.NO_LOCAL)
+        self._verdict(login, "", refused.reason)
         return refused
-
-    async def _try_server(self, server: Server, login: Login) -> tuple[Accepted | Refused, str]:
-        """Log in at the first address of a server that answers; and how secure it was."""
-        service = self.service
-        refused = Refused(Reason.UNREACHABLE, detail="no address")
-        secure, slow = "plaintext", False
-        for address in service.resolver.known(server) or await self._resolve(server):
-            try:
-                sock = dial.connect(address, service.source(address), keepalive=service.keepalive)
-            except OSError as error:
-                refused.detail = error.strerror or str(error)
-                continue
-            self.server = Side(service.poller, sock, self.step, self._server_lost)
-            outcome = await self._talk(self.server, server, login)
-            secure = self._secure_word(self.server, service.back_terms.tls)
-            if isinstance(outcome, Accepted):
-                return outcome, secure
-            refused, slow = outcome, slow or self._timed_out
-            self._drop_server()
-            if refused.reason is not Reason.UNREACHABLE:
-                break
-        down = slow or refused.reason is Reason.UNREACHABLE
-        if down and service.health.failed(server, slow=slow):
-            service.log.err(f"server {server} is down: {refused.detail}")
-        return refused, secure
 
     def _verdict(
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
     ) -> None:
         self.trail.verdict(login, self._client_secure, server_secure, server, failure)
-
-    async def _resolve(self, server: Server) -> tuple[dial.SockAddress, ...]:
-        """The addresses of a server; none, logged, when the resolver knows none."""
-        try:
-            return await self._driver(self.service.resolver.ask(server))
-        except OSError as error:
-            self.service.log.debug(f"server {server}: {error.strerror}")
-            return ()
-
-    async def _talk(self, side: Side[Back], server: Server, login: Login) -> Accepted | Refused:
-        """Log in over one connection; every failure is an answer."""
-        service = self.service
-        terms = service.back_terms
-        back = service.back(login, terms, secure=terms.tls is TlsUse.SSL)
-        side.grammar = back
-        if service.log_dialogue:
-            back.shown = dialogue_log(service.log, "REAL")
-        self._timed_out = False
-        self._expect(Step.CONNECT)
-        try:
-            if terms.tls is TlsUse.SSL:
-                side.when_connected()
-                await STEP
-                await self._secure_server(side, server)
-            side.resume()
-            answer = await STEP
-            while isinstance(answer, StartTls):
-                await self._secure_server(side, server)
-                back.secured()
-                side.send(back.take())
-                side.resume()
-                answer = await STEP
-            return answer  # type: ignore[no-any-return]
-        except ServerLost as lost:
-            return self._lost_server(back, lost.error)
-
-    def _lost_server(self, back: Back, error: PerditionError) -> Refused:
-        """What the end of a server's connection means for the login."""
-        detail = str(error)
-        self._timed_out = isinstance(error, DeadlineExpired)
-        if isinstance(error, PeerGone) and error.unreachable:
-            return Refused(Reason.UNREACHABLE, detail=detail)
-        if isinstance(error, DeadlineExpired) and self._step is Step.CONNECT:
-            return Refused(Reason.UNREACHABLE, detail=detail)
-        refused = back.lost()
-        refused.detail = detail
-        return refused
-
-    async def _secure_server(self, side: Side[Back], server: Server) -> None:
-        context = self.service.outgoing_context
-        assert context is not None
-        try:
-            side.start_tls(context, server.host, server=False)
-        except PeerGone as error:
-            raise ServerLost(error) from None
-        await STEP
 
     async def _delay(self, refused: Refused) -> None:
         """Let a failed login wait for its answer; nothing else waits with it."""
@@ -417,23 +317,9 @@ class Session(Stepped):
             self.trail.closed_without_login(why)
         self.ended(self)
 
-    def _drop_server(self) -> None:
-        self._step_due = 0
-        side, self.server = self.server, None
-        if side is not None:
-            if side.grammar is not None and not side.ended:
-                side.send(side.grammar.goodbye())
-            side.close()
-
     @property
     def _client_secure(self) -> str:
-        return self._secure_word(self.client, self.service.listen_tls)
-
-    @staticmethod
-    def _secure_word(side: Side[Any], use: TlsUse) -> str:
-        if not side.secure:
-            return "plaintext"
-        return "ssl" if use is TlsUse.SSL else "starttls"
+        return secure_word(self.client, self.service.listen_tls)
 
 
 def address_of(name: object) -> Address | None:

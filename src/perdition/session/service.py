@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from perdition.auth.asking import Asking
 from perdition.log import Log
 from perdition.protocols import TlsUse
 from perdition.session.dial import Resolver, Sources
@@ -72,6 +73,7 @@ class Service:
     greeting_host: Callable[[str], str | None]  # address reached -> name, None: not known yet
     ask_greeting_host: Callable[[str], Awaitable[None]]  # makes it known
     routing: Routing
+    authenticator: Asking | None
     resolver: Resolver
     health: Health
     source: Sources

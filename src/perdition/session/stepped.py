@@ -114,7 +114,7 @@ class Stepped:
         if step is Step.CONNECT:
             self._started = sweep.now
         self._step = step
-        # All are counted from the start of the attempt: a later step's time bounds the earlier ones.
+        # All count from the start of the attempt: a later step's time bounds the earlier ones.
         self._step_due = self._started + min(self.service.timeouts.server[step:]) + 1
         sweep.by(self, self._step_due)
 

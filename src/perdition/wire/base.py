@@ -30,6 +30,7 @@ class Reason(Enum):
     NEGOTIATION = "Connection Negotiation Failure"
     TLS_MISSING = "TLS not present"
     NO_MECHANISM = "SASL mechanism unavailable"
+    NO_LOCAL = "Could not authenticate locally"  # PAM is in trouble, or nobody answers for it
     LOCAL = "local authentication failure"
     REFUSED = "Re-Authentication Failure"
     TEMPORARY = "Temporary Server Failure"  # the server's own word that trying later may help

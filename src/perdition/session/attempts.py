@@ -1,0 +1,169 @@
+"""Log in at the servers of one user, one after the other, until one of them answers.
+
+What is said there is the grammar's; here are connections, TLS, deadlines and whose turn it is.
+Invariant: at most one server is connected, and one whose answer was not yes is gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdition.errors import DeadlineExpired, PeerGone, PerditionError
+from perdition.protocols import TlsUse
+from perdition.route import Server
+from perdition.session import dial
+from perdition.session.service import Service
+from perdition.session.side import Side
+from perdition.session.stepped import STEP, ServerLost, Step, Stepped
+from perdition.session.trail import dialogue_log
+from perdition.wire.base import Accepted, Back, Login, Reason, Refused, StartTls
+
+# What another server of the same user may do better.
+_NEXT_MAY_HELP = (Reason.UNREACHABLE, Reason.NEGOTIATION, Reason.TEMPORARY)
+
+
+class Attempts(Stepped):
+    """A dialogue that logs in at servers; who inherits says what becomes of it."""
+
+    __slots__ = ("_timed_out", "server")
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self.server: Side[Back] | None = None
+        self._timed_out = False  # whether the last server let us wait until a deadline
+
+    def _verdict(
+        self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
+    ) -> None:
+        """Log how a login ended."""
+        raise AssertionError
+
+    def _server_lost(self, error: PerditionError) -> None:
+        self.step(ServerLost(error))
+
+    def _step_reached(self) -> Step:
+        server = self.server
+        if server is None or not dial.is_connected(server.sock):
+            return Step.CONNECT
+        back = server.grammar
+        return Step.LOGIN if back is not None and back.logging_in else Step.GREETING
+
+    async def _try_servers(
+        self, login: Login, for_server: Login, servers: tuple[Server, ...]
+    ) -> Accepted | Refused:
+        """The first answer of a server that can be reached, or why none could; logged."""
+        service = self.service
+        refused = Refused(Reason.UNREACHABLE if servers else Reason.NO_SERVER)
+        alive = service.health.order(servers)
+        if not alive:
+            self._verdict(login, str(servers[0]) if servers else "", refused.reason)
+        for server in alive:
+            outcome, secure = await self._try_server(server, for_server)
+            if isinstance(outcome, Accepted):
+                if service.health.works(server):
+                    service.log.notice(f"server {server} answers again")
+                self._verdict(login, str(server), None, secure)
+                return outcome
+            refused = outcome
+            self._verdict(login, str(server), refused.reason, secure)
+            if refused.detail:
+                service.log.debug(f"server {server}: {refused.detail}")
+            if refused.reason not in _NEXT_MAY_HELP:
+                break
+        return refused
+
+    async def _try_server(self, server: Server, login: Login) -> tuple[Accepted | Refused, str]:
+        """Log in at the first address of a server that answers; and how secure it was."""
+        service = self.service
+        refused = Refused(Reason.UNREACHABLE, detail="no address")
+        secure, slow = "plaintext", False
+        for address in service.resolver.known(server) or await self._resolve(server):
+            try:
+                sock = dial.connect(address, service.source(address), keepalive=service.keepalive)
+            except OSError as error:
+                refused.detail = error.strerror or str(error)
+                continue
+            self.server = Side(service.poller, sock, self.step, self._server_lost)
+            outcome = await self._talk(self.server, server, login)
+            secure = secure_word(self.server, service.back_terms.tls)
+            if isinstance(outcome, Accepted):
+                return outcome, secure
+            refused, slow = outcome, slow or self._timed_out
+            self._drop_server()
+            if refused.reason is not Reason.UNREACHABLE:
+                break
+        down = slow or refused.reason is Reason.UNREACHABLE
+        if down and service.health.failed(server, slow=slow):
+            service.log.err(f"server {server} is down: {refused.detail}")
+        return refused, secure
+
+    async def _resolve(self, server: Server) -> tuple[dial.SockAddress, ...]:
+        """The addresses of a server; none, logged, when the resolver knows none."""
+        try:
+            return await self._driver(self.service.resolver.ask(server))
+        except OSError as error:
+            self.service.log.debug(f"server {server}: {error.strerror}")
+            return ()
+
+    async def _talk(self, side: Side[Back], server: Server, login: Login) -> Accepted | Refused:
+        """Log in over one connection; every failure is an answer."""
+        service = self.service
+        terms = service.back_terms
+        back = service.back(login, terms, secure=terms.tls is TlsUse.SSL)
+        side.grammar = back
+        if service.log_dialogue:
+            back.shown = dialogue_log(service.log, "REAL")
+        self._timed_out = False
+        self._expect(Step.CONNECT)
+        try:
+            if terms.tls is TlsUse.SSL:
+                side.when_connected()
+                await STEP
+                await self._secure_server(side, server)
+            side.resume()
+            answer = await STEP
+            while isinstance(answer, StartTls):
+                await self._secure_server(side, server)
+                back.secured()
+                side.send(back.take())
+                side.resume()
+                answer = await STEP
+            return answer  # type: ignore[no-any-return]
+        except ServerLost as lost:
+            return self._lost_server(back, lost.error)
+
+    def _lost_server(self, back: Back, error: PerditionError) -> Refused:
+        """What the end of a server's connection means for the login."""
+        detail = str(error)
+        self._timed_out = isinstance(error, DeadlineExpired)
+        if isinstance(error, PeerGone) and error.unreachable:
+            return Refused(Reason.UNREACHABLE, detail=detail)
+        if isinstance(error, DeadlineExpired) and self._step is Step.CONNECT:
+            return Refused(Reason.UNREACHABLE, detail=detail)
+        refused = back.lost()
+        refused.detail = detail
+        return refused
+
+    async def _secure_server(self, side: Side[Back], server: Server) -> None:
+        context = self.service.outgoing_context
+        assert context is not None
+        try:
+            side.start_tls(context, server.host, server=False)
+        except PeerGone as error:
+            raise ServerLost(error) from None
+        await STEP
+
+    def _drop_server(self) -> None:
+        self._step_due = 0
+        side, self.server = self.server, None
+        if side is not None:
+            if side.grammar is not None and not side.ended:
+                side.send(side.grammar.goodbye())
+            side.close()
+
+
+def secure_word(side: Side[Any], use: TlsUse) -> str:
+    """How the log says whether a connection is encrypted."""
+    if not side.secure:
+        return "plaintext"
+    return "ssl" if use is TlsUse.SSL else "starttls"
