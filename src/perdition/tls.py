@@ -9,9 +9,15 @@ from __future__ import annotations
 import os
 import ssl
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from perdition.config import Config
 from perdition.errors import StartError
+from perdition.protocols import TlsUse
+
+if TYPE_CHECKING:
+    from perdition.tls_checks import ServerCheck
 
 _VERSIONS = {
     "sslv3": ssl.TLSVersion.SSLv3,
@@ -20,6 +26,11 @@ _VERSIONS = {
     "tlsv1.2": ssl.TLSVersion.TLSv1_2,
     "tlsv1.3": ssl.TLSVersion.TLSv1_3,
 }
+
+
+# The options that name a certificate and its key, for messages.
+_LISTEN = ("ssl_cert_file", "ssl_key_file")
+_OUTGOING = ("ssl_outgoing_cert_file", "ssl_outgoing_key_file")
 
 
 class Passphrase:
@@ -57,6 +68,14 @@ class Passphrase:
 
 def listen_context(options: Config, passphrase: Passphrase) -> ssl.SSLContext:
     """Return the context toward clients; StartError names the file that can't be used."""
+    context = _listen_context(options, options.ssl_cert_file, options.ssl_key_file, passphrase)
+    _add_by_name(context, options, passphrase)
+    return context
+
+
+def _listen_context(
+    options: Config, cert_file: str, key_file: str, passphrase: Passphrase
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _versions(
         context, "ssl_listen", options.ssl_listen_min_proto_version,
@@ -69,11 +88,32 @@ def listen_context(options: Config, passphrase: Passphrase) -> ssl.SSLContext:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     _ciphers(context, "ssl_listen_ciphers", options.ssl_listen_ciphers)
     context.num_tickets = 1  # one write less a handshake; clients resume with one as well
-    _load_certificate(context, options.ssl_cert_file, options.ssl_key_file, passphrase)
+    _load_certificate(context, cert_file, key_file, passphrase)
     parameters = dh_parameters_file(options)
     if parameters:
         _load_dh(context, parameters)
+    _ask_clients(context, options)
     return context
+
+
+def _ask_clients(context: ssl.SSLContext, options: Config) -> None:
+    """Ask clients for a certificate where an authority for them is named."""
+    if not options.ssl_ca_chain_file:
+        return
+    if options.ssl_no_client_cert_verify or options.ssl_no_cert_verify:
+        return
+    for option in ("ssl_ca_chain_file", "ssl_ca_file"):
+        _load_authorities(context, option, getattr(options, option))
+    required = options.ssl_require_client_cert
+    context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+
+
+def _load_authorities(context: ssl.SSLContext, option: str, path: str) -> None:
+    if path:
+        try:
+            context.load_verify_locations(cafile=path)
+        except OSError as error:
+            raise _unusable("certificate authority", option, path, error) from None
 
 
 def dh_parameters_file(options: Config) -> str:
@@ -93,20 +133,112 @@ def outgoing_context(options: Config) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     _ciphers(context, "ssl_outgoing_ciphers", options.ssl_outgoing_ciphers)
     context.check_hostname = not (options.ssl_no_cn_verify or options.ssl_no_cert_verify)
+    if options.ssl_outgoing_cert_file:
+        key = options.ssl_outgoing_key_file or options.ssl_outgoing_cert_file
+        _load_certificate(context, options.ssl_outgoing_cert_file, key, lambda: b"", _OUTGOING)
     if options.ssl_no_cert_verify:
         context.verify_mode = ssl.CERT_NONE
         return context
     context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    if options.ssl_ca_file:
-        try:
-            context.load_verify_locations(cafile=options.ssl_ca_file)
-        except OSError as error:
-            raise _unusable(
-                "certificate authority", "ssl_ca_file", options.ssl_ca_file, error
-            ) from None
+    _load_authorities(context, "ssl_ca_file", options.ssl_ca_file)
     if options.ssl_ca_path and os.path.isdir(options.ssl_ca_path):
         context.load_verify_locations(capath=options.ssl_ca_path)
+    if needs_check(options):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # judged after the handshake, by `server_check`
     return context
+
+
+def needs_check(options: Config) -> bool:
+    """Whether what is asked of a server's certificate is more than Python's TLS can say."""
+    return bool(options.ssl_outgoing_fingerprint) or (
+        not options.ssl_no_cert_verify
+        and (
+            options.ssl_cert_accept_expired
+            or options.ssl_cert_accept_not_yet_valid
+            or options.ssl_cert_accept_self_signed
+            or options.ssl_ca_accept_self_signed
+            or "ssl_cert_verify_depth" in options.given
+        )
+    )
+
+
+def server_check(options: Config) -> ServerCheck | None:
+    """Return what judges a server's certificate after the handshake; None: the handshake does."""
+    if not needs_check(options):
+        return None
+    try:
+        from perdition.tls_checks import ServerCheck  # noqa: PLC0415 - needs pyOpenSSL
+    except ImportError as error:
+        raise StartError(
+            "ssl_outgoing_fingerprint, ssl_cert_accept_*, ssl_ca_accept_self_signed and "
+            "ssl_cert_verify_depth need pyOpenSSL (perdition[tls]; Debian: python3-openssl): "
+            f"{error}"
+        ) from None
+    return ServerCheck(options)
+
+
+def chain_of(sock: ssl.SSLSocket) -> list[bytes]:
+    """The certificates that the peer sent, its own first; DER."""
+    if hasattr(sock, "get_unverified_chain"):  # since Python 3.13
+        return list(sock.get_unverified_chain())
+    chain = sock._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined] # since 3.10
+    return [each.public_bytes(2) for each in chain]  # 2: DER
+
+
+def watched_files(options: Config) -> list[str]:
+    """The files whose change calls for new contexts."""
+    listen, outgoing = options.ssl_mode
+    files: list[str] = []
+    if listen is not TlsUse.NONE:
+        files += [options.ssl_cert_file, options.ssl_key_file, options.ssl_ca_chain_file]
+        files += [dh_parameters_file(options), *_folder_files(options.ssl_cert_folder)]
+        files.append(options.ssl_cert_folder)
+    if outgoing is not TlsUse.NONE:
+        files += [options.ssl_outgoing_cert_file, options.ssl_outgoing_key_file]
+    files.append(options.ssl_ca_file)
+    return [file for file in dict.fromkeys(files) if file]
+
+
+def _folder_files(folder: str) -> list[str]:
+    if not folder:
+        return []
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise _unusable("certificate", "ssl_cert_folder", folder, error) from None
+    return [os.path.join(folder, name) for name in names if name.endswith(".pem")]
+
+
+def _add_by_name(context: ssl.SSLContext, options: Config, passphrase: Passphrase) -> None:
+    """Let clients that ask for a name in `ssl_cert_folder` have the certificate that bears it."""
+    files = _folder_files(options.ssl_cert_folder)
+    if not files:
+        return
+    try:
+        from cryptography import x509  # noqa: PLC0415 - only for this option
+
+        from perdition.tls_checks import names_of  # noqa: PLC0415
+    except ImportError as error:
+        raise StartError(
+            f"ssl_cert_folder needs pyOpenSSL (perdition[tls]; Debian: python3-openssl): {error}"
+        ) from None
+    by_name: dict[str, ssl.SSLContext] = {}
+    for path in files:
+        named = _listen_context(options, path, path, passphrase)
+        with open(path, "rb") as file:
+            text = file.read(1 << 20)
+        begin = text.index(b"-----BEGIN CERTIFICATE")
+        for name in names_of(x509.load_pem_x509_certificate(text[begin:])):
+            by_name.setdefault(name.lower(), named)
+
+    def choose(sock: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
+        asked = (name or "").lower()
+        chosen = by_name.get(asked) or by_name.get(f"*.{asked.partition('.')[2]}")
+        if chosen is not None:
+            sock.context = chosen
+
+    context.sni_callback = choose
 
 
 def _versions(context: ssl.SSLContext, leg: str, least: str, most: str) -> None:
@@ -134,11 +266,15 @@ def _ciphers(context: ssl.SSLContext, option: str, ciphers: str) -> None:
 
 
 def _load_certificate(
-    context: ssl.SSLContext, cert_file: str, key_file: str, passphrase: Passphrase
+    context: ssl.SSLContext,
+    cert_file: str,
+    key_file: str,
+    passphrase: Callable[[], bytes],
+    names: tuple[str, str] = _LISTEN,
 ) -> None:
     for what, option, path in (
-        ("certificate chain", "ssl_cert_file", cert_file),
-        ("private key", "ssl_key_file", key_file),
+        ("certificate chain", names[0], cert_file),
+        ("private key", names[1], key_file),
     ):
         try:
             with open(path, "rb"):

@@ -65,8 +65,9 @@ class Daemon:
         while not self._is_up():
             if self.process.poll() is not None or time.monotonic() > end_of_patience:
                 self.process.kill()
-                assert self.process.stdout is not None
-                raise AssertionError(self.process.stdout.read().decode())
+                said, _ = self.process.communicate()
+                self._notify.close()
+                raise AssertionError(said.decode())
         return self
 
     def _is_up(self) -> bool:

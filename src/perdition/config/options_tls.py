@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from perdition.config.fields import flag, opt
 from perdition.config.options_limits import LimitOptions
-from perdition.config.readers import TLS_VERSIONS, count, number, show, text, tls_legs, word
+from perdition.config.readers import (
+    TLS_VERSIONS,
+    count,
+    fingerprints,
+    number,
+    show,
+    text,
+    tls_legs,
+    word,
+)
 from perdition.protocols import PROTOCOLS, SslMode
 
 _VERSIONS = "sslv3, tlsv1, tlsv1.1, tlsv1.2 or tlsv1.3"
@@ -31,15 +40,15 @@ class TlsOptions(LimitOptions):
         adds=True,
     )
     ssl_ca_accept_self_signed: bool = flag(
-        "Accept a self-signed certificate in the chain of a server's certificate.", pending=True
+        "Accept a self-signed certificate in the chain of a server's certificate."
     )
     ssl_ca_chain_file: str = opt(
         "",
         text,
-        "File of the authorities that clients' certificates must come from.",
+        "Ask clients for a certificate, which must come from an authority in this file or in "
+        "ssl_ca_file. A client may have none, unless ssl_require_client_cert.",
         meta="FILE",
         path=True,
-        pending=True,
     )
     ssl_ca_file: str = opt(
         "",
@@ -57,15 +66,11 @@ class TlsOptions(LimitOptions):
         meta="DIRECTORY",
         path=True,
     )
-    ssl_cert_accept_expired: bool = flag(
-        "Accept a server's certificate past its end.", pending=True
-    )
+    ssl_cert_accept_expired: bool = flag("Accept a server's certificate past its end.")
     ssl_cert_accept_not_yet_valid: bool = flag(
-        "Accept a server's certificate before its beginning.", pending=True
+        "Accept a server's certificate before its beginning."
     )
-    ssl_cert_accept_self_signed: bool = flag(
-        "Accept a server's certificate that is self-signed.", pending=True
-    )
+    ssl_cert_accept_self_signed: bool = flag("Accept a server's certificate that is self-signed.")
     ssl_cert_file: str = opt(
         "/etc/perdition/perdition.crt.pem",
         text,
@@ -73,12 +78,21 @@ class TlsOptions(LimitOptions):
         meta="FILE",
         path=True,
     )
+    ssl_cert_folder: str = opt(
+        "",
+        text,
+        "Folder of further certificates, each with its chain and key in a file *.pem, for clients "
+        "that ask for one of the names in it (SNI). Others get ssl_cert_file.",
+        meta="FOLDER",
+        path=True,
+        example="/etc/perdition/certificates",
+        since="3.0",
+    )
     ssl_cert_verify_depth: int = opt(
         9,
         number(0, 100),
         "Most authorities between a server's certificate and a trusted one.",
         meta="DEPTH",
-        pending=True,
     )
     ssl_dh_params_file: str = opt(
         "",
@@ -122,9 +136,17 @@ class TlsOptions(LimitOptions):
         "Do not ask whether a server's certificate comes from a known authority."
     )
     ssl_no_cipher_server_preference: bool = flag("Let clients choose the cipher.")
-    ssl_no_client_cert_verify: bool = flag("Do not ask clients for a certificate.", pending=True)
+    ssl_no_client_cert_verify: bool = flag("Do not ask clients for a certificate.")
     ssl_no_cn_verify: bool = flag(
         "Do not ask whether a server's certificate bears the name by which we call the server."
+    )
+    ssl_outgoing_cert_file: str = opt(
+        "",
+        text,
+        "Certificate, with its chain, that we show to servers; PEM.",
+        meta="FILE",
+        path=True,
+        since="3.0",
     )
     ssl_outgoing_ciphers: str = opt(
         "",
@@ -135,6 +157,23 @@ class TlsOptions(LimitOptions):
     )
     ssl_outgoing_compression: bool = flag(
         "TLS compression for servers.", obsolete="TLS compression is no longer possible"
+    )
+    ssl_outgoing_fingerprint: tuple[str, ...] = opt(
+        (),
+        fingerprints,
+        "SHA-256 of the public keys that servers may have, in hexadecimal, colons allowed. Then "
+        "neither authority nor name of the certificate is asked for.",
+        meta="SHA256[,...]",
+        initial="none",
+        since="3.0",
+    )
+    ssl_outgoing_key_file: str = opt(
+        "",
+        text,
+        "The key of ssl_outgoing_cert_file, if it is not in that file; PEM.",
+        meta="FILE",
+        path=True,
+        since="3.0",
     )
     ssl_outgoing_max_proto_version: str = opt(
         "",
@@ -162,4 +201,15 @@ class TlsOptions(LimitOptions):
         meta="FILE",
         path=True,
         example="/etc/perdition/passphrase",
+    )
+    ssl_require_client_cert: bool = flag(
+        "Send clients away that have no certificate; see ssl_ca_chain_file.", since="3.0"
+    )
+    ssl_watch_interval: int = opt(
+        60,
+        count,
+        "Look so often whether the files of certificates and keys have changed, and use the new "
+        "ones. 0: only on SIGHUP.",
+        meta="SECONDS",
+        since="3.0",
     )

@@ -126,6 +126,15 @@ def numeric_addresses(value: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def fingerprints(value: str) -> tuple[str, ...]:
+    """``SHA256,…`` in hexadecimal, upper or lower case, with or without colons."""
+    found = [each.strip().replace(":", "").lower() for each in value.split(",")]
+    for each in found:
+        if not re.fullmatch("[0-9a-f]{64}", each):
+            raise _bad("not a SHA-256 in hexadecimal", each)
+    return tuple(found)
+
+
 def states(value: str) -> State:
     """``STATE,…``: where something is done to the user's name."""
     found = State.NONE

@@ -37,6 +37,7 @@ from perdition.server.setup import (
     make_service,
     say_what_is_in_force,
 )
+from perdition.server.watch import FileWatch
 from perdition.server.worker import Orders, run_worker
 from perdition.tls import Passphrase
 
@@ -86,6 +87,7 @@ class Master:
         self.old: list[Generation] = []
         self.pid_file: PidFile | None = None
         self.stop_by = 0.0  # monotonic; 0: not stopping
+        self._watch = FileWatch(config)
         self._respawn: list[tuple[float, int]] = []  # when, worker number
 
     def _prepare(self, config: Config, listeners: Listeners) -> Generation:
@@ -224,6 +226,9 @@ class Master:
                     self._reload()
             self._reap()
             now = time.monotonic()
+            if self._watch.changed(now) and not self.stop_by:
+                self.log.info("certificates or keys have changed")
+                self._reload(self.config)
             if self.stop_by:
                 if not self._children():
                     return
@@ -237,7 +242,8 @@ class Master:
         waits = [when for when, _ in self._respawn]
         if self.stop_by:
             waits.append(self.stop_by)
-        return max(0.01, min(waits) - time.monotonic()) if waits else 3600.0
+        waits.append(self._watch.due)
+        return max(0.01, min(3600.0, min(waits) - time.monotonic()))
 
     def _children(self) -> list[Child]:
         return [c for g in (*self.old, self.current) for c in g.children.values()]
@@ -298,11 +304,11 @@ class Master:
 
     # -- reload -----------------------------------------------------------------------------
 
-    def _reload(self) -> None:
-        """Make a new generation; on any problem keep the old one, and say so."""
+    def _reload(self, config: Config | None = None) -> None:
+        """Make a new generation, of `config` or a new reading; on any problem keep the old one."""
         notify_reloading()
         try:
-            config = self._load()
+            config = config or self._load()
             log = make_log(config)
             new = self._prepare(config, self.current.listeners)
         except (ConfigError, StartError, OSError) as error:
@@ -328,6 +334,7 @@ class Master:
         before.listeners.close_all_but(new.listeners)
         old_log.target.close()
         self.config = config
+        self._watch.look(config)
         log.info("Reloaded configuration, certificates and log")
         say_what_is_in_force(config, log)
         notify("READY=1", f"STATUS=listening on {new.listeners}")

@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
@@ -35,7 +36,14 @@ from perdition.session.poller import Poller
 from perdition.session.routing import Routing, Rules
 from perdition.session.service import Service, Timeouts
 from perdition.session.trail import TrailTerms
-from perdition.tls import Passphrase, dh_parameters_file, listen_context, outgoing_context
+from perdition.tls import (
+    Passphrase,
+    chain_of,
+    dh_parameters_file,
+    listen_context,
+    outgoing_context,
+    server_check,
+)
 from perdition.username import NameRules
 from perdition.wire.base import BackTerms, FrontTerms
 
@@ -49,6 +57,7 @@ class Inherited:
 
     listen: ssl.SSLContext | None  # None where a leg has no TLS
     outgoing: ssl.SSLContext | None
+    server_refusal: Callable[[ssl.SSLSocket, str], str] | None
     popmap: Popmap | None
     helpers: socket.socket | None = None  # where to ask for local authentication
 
@@ -70,9 +79,17 @@ def make_inherited(
     return Inherited(
         None if listen is TlsUse.NONE else listen_context(config, passphrase),
         None if outgoing is TlsUse.NONE else outgoing_context(config),
+        None if outgoing is TlsUse.NONE else _server_refusal(config),
         make_popmap(config),
         helpers,
     )
+
+
+def _server_refusal(config: Config) -> Callable[[ssl.SSLSocket, str], str] | None:
+    check = server_check(config)
+    if check is None:
+        return None
+    return lambda sock, host: check.refusal(chain_of(sock), host)
 
 
 def load_grammar(config: Config) -> ModuleType:
@@ -201,6 +218,7 @@ def make_service(
         listen_tls=config.ssl_mode.listen,
         listen_context=inherited.listen,
         outgoing_context=inherited.outgoing,
+        server_refusal=inherited.server_refusal,
         greeting_host=hosts.known,
         ask_greeting_host=names.ask,
         routing=make_routing(config, inherited.popmap, log, names),

@@ -6,6 +6,7 @@ Invariant: at most one server is connected, and one whose answer was not yes is 
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 from perdition.errors import DeadlineExpired, PeerGone, PerditionError
@@ -145,13 +146,17 @@ class Attempts(Stepped):
         return refused
 
     async def _secure_server(self, side: Side[Back], server: Server) -> None:
-        context = self.service.outgoing_context
-        assert context is not None
+        service = self.service
+        assert service.outgoing_context is not None
         try:
-            side.start_tls(context, server.host, server=False)
+            side.start_tls(service.outgoing_context, server.host, server=False)
         except PeerGone as error:
             raise ServerLost(error) from None
         await STEP
+        if service.server_refusal is not None:
+            assert isinstance(side.sock, ssl.SSLSocket)
+            if why := service.server_refusal(side.sock, server.host):
+                raise ServerLost(PeerGone(f"certificate refused: {why}"))
 
     def _drop_server(self) -> None:
         self._step_due = 0

@@ -70,6 +70,7 @@ class Service:
     listen_tls: TlsUse
     listen_context: ssl.SSLContext | None
     outgoing_context: ssl.SSLContext | None
+    server_refusal: Callable[[ssl.SSLSocket, str], str] | None  # judges a server's certificate
     greeting_host: Callable[[str], str | None]  # address reached -> name, None: not known yet
     ask_greeting_host: Callable[[str], Awaitable[None]]  # makes it known
     routing: Routing
