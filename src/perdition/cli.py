@@ -66,7 +66,7 @@ def _explain(config: Config) -> int:
 
     async def run() -> int:
         routing = make_routing(config, popmap, log, ReverseNames(asyncio.get_running_loop()))
-        context = outgoing_context(config) if config.probe else False
+        context = outgoing_context(config) if config.explain_probe else False
         return await explain(config, routing, context)
 
     return asyncio.run(run())

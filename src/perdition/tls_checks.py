@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreContextError
+from OpenSSL.crypto import Error as CryptoError
 
 from perdition.config import Config
 from perdition.errors import StartError
@@ -48,7 +49,7 @@ class ServerCheck:
             if file or folder:
                 try:
                     self._store.load_locations(file, folder)
-                except Exception as error:
+                except CryptoError as error:
                     raise StartError(
                         f'Error loading certificate authority file "{file or folder}": {error}'
                     ) from None

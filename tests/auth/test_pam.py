@@ -87,7 +87,7 @@ def test_right_and_wrong_passwords(dovecot: Dovecot, pam: Path, tmp_path: Path) 
 def test_a_slow_or_broken_pam_is_a_trouble_that_passes(
     dovecot: Dovecot, pam: Path, tmp_path: Path
 ) -> None:
-    options = ("authenticate_in_timeout 1", "authenticate_in_processes 2")
+    options = ("pam_timeout 1", "pam_processes 2")
     temporary = "a NO [UNAVAILABLE] failed: Could not authenticate locally"
     with daemon(tmp_path / "p", pam, dovecot.port, *options) as proxy:
         started = time.monotonic()
@@ -113,7 +113,7 @@ def helpers(proxy: Daemon) -> list[int]:
 def test_a_helper_that_dies_is_replaced_and_none_outlives_the_daemon(
     dovecot: Dovecot, pam: Path, tmp_path: Path
 ) -> None:
-    with daemon(tmp_path / "p", pam, dovecot.port, "authenticate_in_processes 2") as proxy:
+    with daemon(tmp_path / "p", pam, dovecot.port, "pam_processes 2") as proxy:
         first = helpers(proxy)
         assert len(first) == 2
         os.kill(first[0], signal.SIGKILL)

@@ -233,7 +233,7 @@ def test_impossible_combinations(tmp_path: Path, text: str, problem: str) -> Non
     ("argv", "expected"),
     [
         ([], []),
-        (["-a"], ["authenticate_in is not supported yet and has no effect"]),
+        (["-a"], []),
         (["-M", ""], []),
         (["-t", "30"], []),
         (["-t", "30", "--imap_capability", "X idle"], ["idle"]),
@@ -258,14 +258,12 @@ def test_warnings(tmp_path: Path, argv: list[str], expected: list[str]) -> None:
     assert warnings(config) == [idle if each == "idle" else each for each in expected]
 
 
-def test_a_pending_option_warns_and_a_working_one_does_not(tmp_path: Path) -> None:
+def test_an_obsolete_option_warns_and_a_working_one_does_not(tmp_path: Path) -> None:
     for name, option in OPTIONS.items():
         if option.argv_only:
             continue
         value = show(True if option.is_flag else _another(option))
         said = warnings(configured(tmp_path, text=f"debug\n{name} {quote(value)}\n"))
-        about = f"{name} is not supported yet and has no effect"
-        assert (about in said) == option.pending, name
         assert any(line.startswith(f"{name} has no effect") for line in said) == bool(
             option.obsolete
         )

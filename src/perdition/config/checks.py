@@ -54,8 +54,6 @@ def _without_effect(config: Config) -> Iterator[str]:
         value = getattr(config, name)
         if not value or value == option.default:
             continue
-        if option.pending:
-            yield f"{name} is not supported yet and has no effect"
         if option.obsolete:
             yield f"{name} has no effect: {option.obsolete}"
     for name in ("connection_logging", "log_passwd"):

@@ -32,7 +32,6 @@ class Option(NamedTuple):
     path: bool = False  # names a file: a relative name is taken from the starting directory
     secret: bool = False  # may hold a password: never shown
     argv_only: bool = False  # ignored in a configuration file
-    pending: bool = False  # accepted, without effect in this version
     obsolete: str = ""  # why it has no effect any more
     name: str = ""  # the field's, filled in by `options_of`
 

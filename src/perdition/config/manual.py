@@ -59,8 +59,6 @@ def _notes(option: Option) -> Iterator[str]:
         yield f"Also called {option.alias}."
     if option.argv_only:
         yield "Ignored in a configuration file."
-    if option.pending:
-        yield "Not supported yet: no effect."
     if option.obsolete:
         yield f"No effect: {option.obsolete}."
 

@@ -134,6 +134,11 @@ class Config(TlsOptions):
         argv_only=True,
         since="3.0",
     )
+    explain_probe: bool = flag(
+        "With --explain: connect to the servers and show their greetings.",
+        argv_only=True,
+        since="3.0",
+    )
     explicit_domain: str = opt(
         "",
         text,
@@ -293,11 +298,6 @@ class Config(TlsOptions):
         "Capabilities announced before a POP3 login, separated by dots; if there is no dot, by "
         "two blanks.",
         meta="STRING",
-    )
-    probe: bool = flag(
-        "With --explain: connect to the servers and show their greetings.",
-        argv_only=True,
-        since="3.0",
     )
     protocol: str = opt(
         DEFAULT_PROTOCOL,

@@ -15,20 +15,6 @@ _MEGABYTE = 1_048_576
 class LimitOptions:
     """Limits and times"""
 
-    authenticate_in_processes: int = opt(
-        4,
-        number(1, 64),
-        "Processes that check passwords for authenticate_in, each one password at a time.",
-        meta="NUMBER",
-        since="3.0",
-    )
-    authenticate_in_timeout: int = opt(
-        20,
-        number(1, 300),
-        "Most time that the check of a password by authenticate_in may take.",
-        meta="SECONDS",
-        since="3.0",
-    )
     authenticate_timeout: int = opt(
         60,
         count,
@@ -163,6 +149,20 @@ class LimitOptions:
         10,
         number(1, 600),
         "Most time that a look-up in the popmap may take.",
+        meta="SECONDS",
+        since="3.0",
+    )
+    pam_processes: int = opt(
+        4,
+        number(1, 64),
+        "Processes that check passwords for authenticate_in, each one password at a time.",
+        meta="NUMBER",
+        since="3.0",
+    )
+    pam_timeout: int = opt(
+        20,
+        number(1, 300),
+        "Most time that the check of a password by authenticate_in may take.",
         meta="SECONDS",
         since="3.0",
     )

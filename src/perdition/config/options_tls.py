@@ -165,6 +165,7 @@ class TlsOptions(LimitOptions):
         "neither authority nor name of the certificate is asked for.",
         meta="SHA256[,...]",
         initial="none",
+        example="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         since="3.0",
     )
     ssl_outgoing_key_file: str = opt(

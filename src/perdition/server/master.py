@@ -94,7 +94,7 @@ class Master:
         identity = find_identity(config.username, config.group)
         helpers = None
         if config.authenticate_in:
-            helpers = Helpers(config.basename, config.authenticate_in_processes, config.pam_folder)
+            helpers = Helpers(config.basename, config.pam_processes, config.pam_folder)
         inherited = make_inherited(config, self.passphrase, helpers.ask if helpers else None)
         load_grammar(config)
         workers = config.workers or len(os.sched_getaffinity(0))

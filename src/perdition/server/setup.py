@@ -147,7 +147,7 @@ def _make_asking(
 ) -> Asking | None:
     if helpers is None:
         return None
-    return Asking(loop, helpers, config.authenticate_in_timeout, AUTHENTICATIONS)
+    return Asking(loop, helpers, config.pam_timeout, AUTHENTICATIONS)
 
 
 def _make_lookups(config: Config, popmap: Popmap | None, log: Log) -> Lookups | None:
