@@ -53,3 +53,15 @@ Context = Callable[[Path], AbstractContextManager[Filled]]  # called with an emp
 def query(key: bytes) -> Query:
     """A query as a session makes it."""
     return Query(key, b"@", ("192.0.2.1", 40000), ("192.0.2.2", 143))
+
+
+def columns(entries: Entries) -> list[tuple[str, str, str, str]]:
+    """Entries as rows of a table: key, server, port, user."""
+    rows = []
+    for key, value in entries.items():
+        user, _, server = value.decode().rpartition("@")
+        host, colon, port = server.rpartition(":")
+        if not colon or host.endswith("]") != server.startswith("["):
+            host, port = server, ""
+        rows.append((key.decode(), host.strip("[]"), port, user))
+    return rows

@@ -10,6 +10,11 @@ from pathlib import Path
 from tests.popmap.battery import ENTRIES, Entries, Filled
 
 
+def text_of(entries: Entries) -> bytes:
+    """Entries as the flat file has them, and as the tools that make other files take them."""
+    return b"".join(b"%s:%s\n" % each for each in entries.items())
+
+
 @contextmanager
 def filled(folder: Path) -> Iterator[Filled]:
     """A file with ENTRIES."""
@@ -17,7 +22,7 @@ def filled(folder: Path) -> Iterator[Filled]:
 
     def fill(entries: Entries) -> None:
         new = folder / "new"
-        new.write_bytes(b"".join(b"%s:%s\n" % each for each in entries.items()))
+        new.write_bytes(text_of(entries))
         os.replace(new, path)
 
     fill(ENTRIES)

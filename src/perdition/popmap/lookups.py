@@ -1,9 +1,9 @@
 """How a session asks a map: at once where the answer is at hand, else in a thread, within bounds.
 
 A map that never waits is asked on the spot; it is in a thread only to read its file anew. A map
-that waits has a few threads, each with an object (a connection) of its own, and its answers are
-kept. When it is down the last answer of a user serves, one look-up at a time finds out whether it
-is back, and every other one fails without waiting.
+that waits has a few threads, each with an object (a connection) of its own. When a map is down the
+last answer of a user serves; of one that waits, one look-up at a time finds out whether it is back,
+and every other one fails without waiting.
 Invariant: the loop never waits for a map, and no look-up lives longer than its time.
 """
 
@@ -77,9 +77,12 @@ class Lookups:
             return PENDING
         except MapError as error:
             self._failed(error)
+            if (stale := self._cache.stale(self._key(query))) is not None:
+                return stale.route
             raise
         if self._trouble and not self._outdated:
             self._works()
+        self._cache.keep(self._key(query), route)
         return route
 
     async def ask(self, query: Query) -> Route | None:
