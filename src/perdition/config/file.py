@@ -7,35 +7,19 @@ r"""The configuration file's grammar, as Perdition 2.2 reads it: text -> setting
     outgoing_server a.example,\
     b.example                   # a backslash takes the line's end away, in comments too
 
-Outside single quotes a backslash makes the next character plain; an end of line within quotes is
-dropped. CR, LF and CRLF end a line. Other than in 2.2 a line may be indented, the last one may
-lack its end, and a flag may have a value. Nothing is opened here, and no value is read.
+How words are quoted is in `perdition.words`. Other than in 2.2 a line may be indented, the last one
+may lack its end, and a flag may have a value. Nothing is opened here, and no value is read.
 Invariant: what `quote` writes is read back as it was.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from perdition.config.fields import Setting
 from perdition.config.options import LETTERS, LONG_NAMES, unknown
-
-_TOKEN = re.compile(
-    r"""
-      (?P<end> \n )
-    | (?P<blank> [ \t]+ )
-    | (?P<comment> \# (?: [^\n\\] | \\. )*+ )
-    | \\ (?P<escaped> . )
-    | " (?P<double> (?: [^"\\] | \\. )*+ ) "
-    | ' (?P<single> [^']*+ ) '
-    | (?P<plain> [^\n \t\#\\"']+ )
-    | \\ \Z
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+from perdition.words import tokens
 
 
 class _Line(NamedTuple):
@@ -83,43 +67,26 @@ def _setting(path: str, line: _Line) -> Setting | None:
 
 def _lines(text: str) -> Iterator[_Line]:
     """Cut a text into logical lines that say something."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
     key: str | None = None
     value: str | None = None
-    blanks = ""
-    at, number, start = 0, 1, 1
-    while at < len(text):
-        token = _TOKEN.match(text, at)
-        if token is None:
+    blanks, start = "", 1
+    for kind, piece, number in tokens(text):
+        if kind == "unclosed":
             yield _Line(number, "", None, unclosed=True)
             return
-        at = token.end()
-        match token.lastgroup:
-            case "end":
-                if key or value is not None:
-                    yield _Line(start, key or "", value)
-                key, value, blanks = None, None, ""
-            case "blank":
-                blanks += token[0]
-            case "comment":
-                pass
-            case kind:
-                word = _plain(kind, token)
-                if key is None:
-                    key, start = word, number
-                elif value is None and not blanks:
-                    key += word
-                else:
-                    value = word if value is None else value + blanks + word
-                blanks = ""
-        number += token[0].count("\n")
+        if kind == "end":
+            if key or value is not None:
+                yield _Line(start, key or "", value)
+            key, value, blanks = None, None, ""
+        elif kind == "blank":
+            blanks += piece
+        else:
+            if key is None:
+                key, start = piece, number
+            elif value is None and not blanks:
+                key += piece
+            else:
+                value = piece if value is None else value + blanks + piece
+            blanks = ""
     if key or value is not None:
         yield _Line(start, key or "", value)
-
-
-def _plain(kind: str | None, token: re.Match[str]) -> str:
-    """The text that a token stands for; an escaped end of line is nothing."""
-    word = token[kind] if kind else ""
-    if kind == "double":
-        word = _ESCAPE.sub(r"\1", word)
-    return word.replace("\n", "")
