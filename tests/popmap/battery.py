@@ -44,7 +44,7 @@ class Filled:
     fill: Callable[[Entries], None]  # replace the content, as an administrator would
     stop: Callable[[], None] | None = None  # take the service away (kill it, move the file)
     start: Callable[[], None] | None = None  # bring it back
-    down_at_once: bool = True  # False: a service that hangs is what `stop` makes
+    same: frozenset[bytes] = frozenset()  # of INERT, what the service itself takes for a key
 
 
 Context = Callable[[Path], AbstractContextManager[Filled]]  # called with an empty folder

@@ -75,7 +75,7 @@ def answers(asker: Asker, entries: Entries) -> None:
 def test_hits_misses_and_inert_keys(kind: str, filled: Filled) -> None:
     with Asker(kind, filled.option) as asker:
         answers(asker, ENTRIES)
-        for key in INERT:
+        for key in set(INERT) - filled.same:
             try:
                 assert asker(key) is None, key
             except MapError:  # a key that the map can't take is refused, not misread

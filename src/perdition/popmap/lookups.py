@@ -60,6 +60,7 @@ class Lookups:
             terms.connections if popmap.waits else 1, thread_name_prefix="popmap"
         )
         self._own = threading.local()
+        self._made: list[Popmap] = [popmap]  # all objects, to be closed
         self._under_way = 0
         self._down_until = 0.0
         self._trouble = ""  # what was last logged; empty: all is well
@@ -124,6 +125,8 @@ class Lookups:
     def close(self) -> None:
         """Ask no more; a look-up under way ends by itself."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for popmap in self._made:
+            popmap.close()
 
     def _key(self, query: Query) -> Hashable:
         if self._map.uses_addresses:
@@ -135,6 +138,7 @@ class Lookups:
         popmap: Popmap | None = getattr(self._own, "map", None)
         if popmap is None:
             popmap = self._own.map = self._another()
+            self._made.append(popmap)
         return popmap.lookup(query)
 
     async def _read_and_look(self, query: Query) -> Route | None:

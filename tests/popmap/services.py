@@ -1,0 +1,89 @@
+"""Databases of Debian's packages, each started once a test run, on a free port, in a folder."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from tests.conftest import find_program
+from tests.servers.ports import end, free_port, listens, wait_for
+
+PASSWORD = "sesame"
+
+
+def program(name: str, *places: str) -> str:
+    """The path of a program; skips at a desk, fails where CI=true."""
+    for place in places:
+        for folder in sorted(Path("/").glob(place.lstrip("/")), reverse=True):
+            if (folder / name).exists():
+                return str(folder / name)
+    path = find_program(name)
+    if path is None:
+        why = f"{name} is not installed: see tests/packages.txt"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    return path
+
+
+class Service:
+    """A program that is started, stopped and started again on the same port and data."""
+
+    def __init__(self, name: str, user: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"perdition-{name}-"))
+        self.user = user if os.getuid() == 0 else ""
+        self.port = free_port()
+        self.command: Sequence[str | Path] = ()
+        self.log = self.folder / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+        if self.user:
+            shutil.chown(self.folder, self.user)
+            self.folder.chmod(0o755)
+        atexit.register(self._remove)
+
+    def as_user(self, *words: str | Path) -> list[str | Path]:
+        """The command as the user that the program wants to be."""
+        who = [f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
+        return ["setpriv", *who, *words] if self.user else [*words]
+
+    def run(
+        self, *words: str | Path, text: str = "", environment: dict[str, str] | None = None
+    ) -> None:
+        """Run a command to its end."""
+        done = subprocess.run(
+            self.as_user(*words), capture_output=True, timeout=60, check=False, cwd=self.folder,
+            env={**os.environ, "HOME": str(self.folder)}, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
+
+    def start(self, ready: Callable[[], bool] | None = None) -> None:
+        """Start the program and wait until it listens."""
+        if self._process is not None:
+            return
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.as_user(*self.command), stdout=log, stderr=log, cwd=self.folder,
+                env={**os.environ, "HOME": str(self.folder)}, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        wait_for(
+            lambda: listens(self.port) and (ready is None or ready()),
+            f"{self.command[0]} is silent: see {self.log}",
+        )
+
+    def stop(self) -> None:
+        """Kill it, as a crash would."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            end(self._process)
+            self._process = None
+
+    def _remove(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
