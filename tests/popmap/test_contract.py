@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from importlib import import_module
@@ -35,9 +36,20 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def filled(kind: str, tmp_path: Path) -> Iterator[Filled]:
+    driver(kind)
     module = import_module(f"tests.popmap.{MAPS[kind]}")
     with module.filled(tmp_path) as real:
         yield real
+
+
+def driver(kind: str) -> None:
+    """Skip at a desk, fail where CI=true, when the map's driver is missing."""
+    try:
+        registry.map_class(kind)
+    except MapError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
 
 
 class Asker:
@@ -130,6 +142,7 @@ def test_a_map_that_is_down_at_the_start(kind: str, filled: Filled) -> None:
 
 
 def test_an_option_that_can_not_be_used_names_no_secret(kind: str) -> None:
+    driver(kind)
     option = "/nonexistent/\x01:pw=sesame:::::::::::::::"
     with pytest.raises(MapError) as caught, Asker(kind, option) as asker:
         asker(b"jo")

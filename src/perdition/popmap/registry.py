@@ -27,7 +27,7 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "bdb": Kind("bdb", "Berkeley DB for Python (bsddb3 or berkeleydb; Debian: python3-bsddb3)"),
+    "bdb": Kind("bdb", "berkeleydb or bsddb3 (perdition[bdb]; Debian: python3-bsddb3)"),
     "cdb": Kind("cdb"),
     "command": Kind("command"),
     "daemon": Kind("daemon"),

@@ -1,0 +1,74 @@
+"""A program run for each look-up: the key on its standard input, a flat map's value in return.
+
+Exit status 0 with a line: found; 1 without: no such user; anything else: trouble. The key is never
+an argument, so it can't be taken for an option; no shell sees it.
+Invariant: the program and its children are gone when the look-up is.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+
+from perdition.errors import MapError
+from perdition.popmap.base import KEY_LIMIT, Popmap, Query, route_of
+from perdition.route import Route
+
+TIMEOUT = 5  # seconds
+ANSWER_LIMIT = 65_536  # bytes
+NOT_FOUND = 1
+
+
+class Map(Popmap):
+    """``map_library_opt``: the command line, split as a shell would, run without one."""
+
+    waits = True
+
+    def __init__(self, option: str) -> None:
+        try:
+            self._words = shlex.split(option)
+        except ValueError as error:
+            raise MapError(f"the command can't be read: {error}") from None
+        if not self._words or not self._words[0].startswith("/"):
+            raise MapError("the command map wants a program, named from /")
+
+    def lookup(self, query: Query) -> Route | None:
+        if len(query.key) > KEY_LIMIT or b"\n" in query.key or b"\0" in query.key:
+            return None
+        name = os.path.basename(self._words[0])
+        try:
+            process = subprocess.Popen(
+                self._words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise MapError(f"the command map's program: {why}") from None
+        try:
+            out, _ = process.communicate(query.key + b"\n", timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise MapError(f"{name}: no answer within {TIMEOUT} s") from None
+        finally:
+            self._end(process)
+        if len(out) > ANSWER_LIMIT:
+            raise MapError(f"{name}: an answer of more than {ANSWER_LIMIT} bytes")
+        value = out.split(b"\n", 1)[0].strip()
+        if process.returncode == 0 and value:
+            return route_of(value, query.delimiter)
+        if process.returncode == NOT_FOUND and not value:
+            return None
+        raise MapError(f"{name}: ended with status {process.returncode}")
+
+    @staticmethod
+    def _end(process: subprocess.Popen[bytes]) -> None:
+        """Kill what is left of the program's group."""
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # nothing is left
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
