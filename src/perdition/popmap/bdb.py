@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from perdition.errors import MapError
@@ -48,3 +49,34 @@ class Map(KeptFile):
 
 def _reason(error: Exception) -> str:
     return str(error.args[-1] if error.args else error)
+
+
+def write(path: str, pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    """Make the file `path`; gives the keys that came twice, of which the first counts."""
+    database = db.DB()
+    try:
+        database.open(path, None, db.DB_HASH, db.DB_CREATE | db.DB_EXCL, 0o600)
+        for key, value in pairs:
+            try:
+                database.put(key, value, flags=db.DB_NOOVERWRITE)
+            except db.DBKeyExistError:
+                yield key
+    except db.DBError as error:
+        raise MapError(f"{path}: {_reason(error)}") from None
+    finally:
+        database.close()
+
+
+def entries(path: str) -> Iterator[tuple[bytes, bytes]]:
+    """The pairs in the file `path`, in no order."""
+    database = db.DB()
+    try:
+        database.open(path, None, db.DB_UNKNOWN, db.DB_RDONLY)
+        cursor = database.cursor()
+        while (pair := cursor.next()) is not None:
+            yield pair
+        cursor.close()
+    except db.DBError as error:
+        raise MapError(f"{path}: {_reason(error)}") from None
+    finally:
+        database.close()

@@ -1,0 +1,107 @@
+"""``makegdbm`` and ``makebdb``: a map's file from ``key:value`` lines, or the lines of a file.
+
+As 2.2's commands, messages and exit statuses included, but the new file is made aside and takes
+the old one's name, mode and owner when it is whole: nobody ever reads half a map. A last line
+without its end counts. Source: section 7 of the description of 2.2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple
+
+from perdition.errors import MapError
+
+FAILED = 255
+
+Entry = tuple[bytes, bytes]
+
+
+class Format(NamedTuple):
+    """How one kind of file is written and read."""
+
+    name: str
+    write: Callable[[str, Iterator[Entry]], Iterator[bytes]]  # gives the keys that came twice
+    read: Callable[[str], Iterator[Entry]]
+    empty_values: bool  # whether an empty value is an entry
+
+
+def main_gdbm() -> None:
+    """The command ``makegdbm``."""
+    from perdition.popmap import gdbm  # noqa: PLC0415 - each command needs its own driver
+
+    sys.exit(run(Format("makegdbm", gdbm.write, gdbm.entries, False), sys.argv[1:]))
+
+
+def main_bdb() -> None:
+    """The command ``makebdb``."""
+    from perdition.popmap import bdb  # noqa: PLC0415
+
+    sys.exit(run(Format("makebdb", bdb.write, bdb.entries, True), sys.argv[1:]))
+
+
+def run(kind: Format, words: list[str]) -> int:
+    """Carry out the command line `words`; return the exit status."""
+    usage = (
+        f"{kind.name}: make a popmap's file from KEY:VALUE lines on standard input\n"
+        f"Usage: {kind.name} FILE < LINES\n       {kind.name} -u FILE   (print a file's lines)\n"
+    )
+    if words in (["-h"], ["--help"]):
+        print(usage, end="")
+        return 0
+    show = bool(words) and words[0] in ("-u", "--undo")
+    files = words[1:] if show else words
+    if len(files) != 1 or files[0].startswith("-"):
+        print(usage, end="", file=sys.stderr)
+        return FAILED
+    try:
+        if show:
+            for key, value in kind.read(files[0]):
+                sys.stdout.buffer.write(b"%s:%s\n" % (key, value))
+        else:
+            _make(kind, files[0], sys.stdin.buffer)
+    except (MapError, OSError) as error:
+        print(f"{kind.name}: {error}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+def _make(kind: Format, path: str, source: BinaryIO) -> None:
+    """Write the new file beside the old, then let it take its place."""
+    folder = os.path.dirname(os.path.abspath(path))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{kind.name}-") as aside:
+        new = os.path.join(aside, "new")
+        for key in kind.write(new, _entries(kind, source)):
+            shown = key.decode("utf-8", "replace")
+            print(f"{kind.name}: duplicate key: {shown}", file=sys.stderr)
+        try:
+            old = os.stat(path)
+        except FileNotFoundError:
+            os.chmod(new, 0o666 & ~_umask())
+        else:
+            os.chmod(new, old.st_mode & 0o7777)
+            if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+                os.chown(new, old.st_uid, old.st_gid)
+        with open(new, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(new, path)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _entries(kind: Format, source: BinaryIO) -> Iterator[Entry]:
+    for number, line in enumerate(source, 1):
+        key, colon, value = line.removesuffix(b"\n").partition(b":")
+        if not line.strip(b"\n"):
+            continue
+        if colon and key and (value or kind.empty_values):
+            yield key, value
+        else:
+            print(f"{kind.name}: invalid input on line: {number}", file=sys.stderr)
