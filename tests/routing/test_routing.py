@@ -180,6 +180,64 @@ def test_a_dovecot_that_stops_fails_over_and_comes_back(
             assert time.monotonic() - started < 3
 
 
+def test_a_full_server_leaves_the_rest_to_the_next(
+    pair: Pair, popmap: Path, tmp_path: Path
+) -> None:
+    edit(popmap, ann=f"127.0.0.1:{pair.one.port},127.0.0.1:{pair.two.port}")
+    with daemon(tmp_path / "d", popmap, "server_connection_limit 1", "workers 1") as proxy:
+        with imaplib.IMAP4("127.0.0.1", proxy.port) as first:
+            first.login("ann", PASSWORD)
+            with imaplib.IMAP4("127.0.0.1", proxy.port) as second:
+                second.login("ann", PASSWORD)
+                with Lines.to(proxy.port) as third:
+                    third.hear()
+                    answer = third.ask(f"a LOGIN ann {PASSWORD}")[-1]
+                    assert answer.startswith("a NO [UNAVAILABLE]")
+        proxy.wait_for_log("^Closing session", 2)
+        assert home(proxy.port, "ann") == "one"
+
+
+def test_the_next_address_of_a_name_is_tried_soon_and_remembered(
+    pair: Pair, popmap: Path, tmp_path: Path, need: Callable[[str], str]
+) -> None:
+    """A name with an address that swallows connections; the daemon alone sees such a hosts file."""
+    if os.getuid() != 0:
+        pytest.skip("needs a mount namespace of its own")
+    hosts = popmap.parent / "hosts"
+    hosts.write_text("192.0.2.1 twofold.example\n127.0.0.1 twofold.example\n")
+    edit(popmap, ann=f"twofold.example:{pair.one.port}")
+    proxy = daemon(tmp_path / "d", popmap, "workers 1")
+    mounts = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+    proxy.wrapper = (need("unshare"), "-m", "sh", "-c", mounts, "sh")
+    with proxy:
+        started = time.monotonic()
+        assert home(proxy.port, "ann") == "one"
+        first = time.monotonic() - started
+        started = time.monotonic()
+        assert home(proxy.port, "ann") == "one"
+        assert time.monotonic() - started < 1
+    assert first < 5
+
+
+def test_the_domain_is_the_reverse_name_of_the_address_reached(tmp_path: Path) -> None:
+    reverse = socket.getnameinfo(("127.0.0.1", 0), 0)[0].encode()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
+        port = server.getsockname()[1]
+        with Daemon(
+            tmp_path / "d", f"outgoing_server 127.0.0.1:{port}", "add_domain remote_login,0",
+            command="perdition.pop3",
+        ) as proxy, Lines.to(proxy.port) as lines:  # fmt: skip
+            for command in ("USER ann", "PASS x"):
+                lines.hear()
+                lines.say(command)
+            with Lines(server.accept()[0]) as heard:
+                heard.say("+OK")
+                while not (said := heard.hear()).startswith("USER"):
+                    heard.say("-ERR")
+    assert said.encode() == b"USER ann@" + reverse
+
+
 def test_all_servers_down_is_said_at_once(popmap: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         edit(popmap, ann=f"127.0.0.1:{silent.getsockname()[1]}")

@@ -182,6 +182,14 @@ class LimitOptions:
         meta="SECONDS",
         since="3.0",
     )
+    server_connection_limit: int = opt(
+        0,
+        number(0, 10_000_000),
+        "Most sessions at one server; each worker has its share, rounded up. More go to the "
+        "user's next server or are told to come back. 0: no limit.",
+        meta="LIMIT",
+        since="3.0",
+    )
     server_line_limit: int = opt(
         65_536,
         number(1024, 16 * _MEGABYTE),

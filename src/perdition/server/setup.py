@@ -224,7 +224,7 @@ def make_service(
         routing=make_routing(config, inherited.popmap, log, names),
         authenticator=_make_asking(config, inherited.helpers, loop),
         resolver=Resolver(loop),
-        health=Health(config.server_retry),
+        health=Health(config.server_retry, _share(config.server_connection_limit, config)),
         source=Sources(config.outgoing_address),
         timeouts=_timeouts(config),
         keepalive=config.tcp_keepalive,
@@ -271,6 +271,11 @@ def make_routing(config: Config, popmap: Popmap | None, log: Log, reverse: Rever
     )  # fmt: skip
     defaults = Rotation(config.outgoing_server, config.outgoing_port)
     return Routing(rules, _make_lookups(config, popmap, log), defaults, reverse)
+
+
+def _share(limit: int, config: Config) -> int:
+    """One worker's part of a limit, rounded up."""
+    return -(-limit // (config.workers or len(os.sched_getaffinity(0))))
 
 
 def _timeouts(config: Config) -> Timeouts:

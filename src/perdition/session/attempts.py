@@ -26,12 +26,12 @@ _NEXT_MAY_HELP = (Reason.UNREACHABLE, Reason.NEGOTIATION, Reason.TEMPORARY)
 class Attempts(Stepped):
     """A dialogue that logs in at servers; who inherits says what becomes of it."""
 
-    __slots__ = ("_timed_out", "server")
+    __slots__ = ("_at", "server")
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self.server: Side[Back] | None = None
-        self._timed_out = False  # whether the last server let us wait until a deadline
+        self._at: Server | None = None  # where this session counts
 
     def _verdict(
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
@@ -76,23 +76,30 @@ class Attempts(Stepped):
     async def _try_server(self, server: Server, login: Login) -> tuple[Accepted | Refused, str]:
         """Log in at the first address of a server that answers; and how secure it was."""
         service = self.service
+        if not service.health.enter(server):
+            return Refused(Reason.TEMPORARY, detail="server_connection_limit reached"), "plaintext"
+        self._at = server
         refused = Refused(Reason.UNREACHABLE, detail="no address")
         secure, slow = "plaintext", False
-        for address in service.resolver.known(server) or await self._resolve(server):
+        addresses = service.resolver.known(server) or await self._resolve(server)
+        for number, address in enumerate(addresses, 1):
             try:
                 sock = dial.connect(address, service.source(address), keepalive=service.keepalive)
             except OSError as error:
                 refused.detail = error.strerror or str(error)
                 continue
             self.server = Side(service.poller, sock, self.step, self._server_lost)
+            self._more_addresses = number < len(addresses)
             outcome = await self._talk(self.server, server, login)
             secure = secure_word(self.server, service.back_terms.tls)
             if isinstance(outcome, Accepted):
+                service.resolver.prefer(server, address)
                 return outcome, secure
             refused, slow = outcome, slow or self._timed_out
             self._drop_server()
             if refused.reason is not Reason.UNREACHABLE:
                 break
+        self._leave()
         down = slow or refused.reason is Reason.UNREACHABLE
         if down and service.health.failed(server, slow=slow):
             service.log.err(f"server {server} is down: {refused.detail}")
@@ -157,6 +164,12 @@ class Attempts(Stepped):
             assert isinstance(side.sock, ssl.SSLSocket)
             if why := service.server_refusal(side.sock, server.host):
                 raise ServerLost(PeerGone(f"certificate refused: {why}"))
+
+    def _leave(self) -> None:
+        """Give the place at the server to somebody else."""
+        server, self._at = self._at, None
+        if server is not None:
+            self.service.health.leave(server)
 
     def _drop_server(self) -> None:
         self._step_due = 0

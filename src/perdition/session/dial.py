@@ -57,6 +57,13 @@ class Resolver:
         self._remember(server, time.monotonic() + NAME_LIFETIME, addresses)
         return addresses
 
+    def prefer(self, server: Server, address: SockAddress) -> None:
+        """Put the address that has just answered first, if it was not."""
+        found = self._known.get(server)
+        if found is not None and found[1][0] != address and address in found[1]:
+            rest = tuple(each for each in found[1] if each != address)
+            self._known[server] = (found[0], (address, *rest))
+
     def _remember(self, server: Server, until: float, addresses: tuple[SockAddress, ...]) -> None:
         if len(self._known) >= NAMES_KEPT:
             self._known.clear()

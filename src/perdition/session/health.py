@@ -1,4 +1,4 @@
-"""Which servers are down, as one worker has found out, so that not every client waits for them.
+"""Which servers are down or full, as one worker sees it, so that not every client waits for them.
 
 A server that could not be reached is tried after the others. One that let a client wait until a
 deadline is not tried at all for a while; then one client tries it and the others go on without.
@@ -18,8 +18,12 @@ KEPT = 4096  # servers remembered
 class Health:
     """See the module; `retry` is in seconds, 0 tries every server every time."""
 
-    def __init__(self, retry: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, retry: float, most: int = 0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._retry = retry
+        self._most = most  # sessions at one server; 0: no limit
+        self._sessions: dict[Server, int] = {}
         self._clock = clock
         self._down: dict[Server, tuple[float, bool]] = {}  # until when; whether it was slow
 
@@ -39,6 +43,22 @@ class Health:
             elif not slow:
                 late.append(server)
         return (*up, *late)
+
+    def enter(self, server: Server) -> bool:
+        """Count a session in, if there is room for it at `server`."""
+        if self._most:
+            there = self._sessions.get(server, 0)
+            if there >= self._most:
+                return False
+            self._sessions[server] = there + 1
+        return True
+
+    def leave(self, server: Server) -> None:
+        """Count out a session that was let in."""
+        if self._most:
+            there = self._sessions.pop(server) - 1
+            if there:
+                self._sessions[server] = there
 
     def failed(self, server: Server, *, slow: bool) -> bool:
         """The server could not be reached, `slow`: a deadline passed; say whether that is news."""

@@ -292,6 +292,7 @@ class Session(Attempts):
     def relay_ended(self, relay: Relay, why: str) -> None:
         """Nothing moves any more: say so."""
         self.relay = None
+        self._leave()
         self.service.sweep.forget(self)
         self.trail.closed(relay.up.count, relay.down.count, why)
         self.ended(self)
@@ -311,6 +312,7 @@ class Session(Attempts):
 
     def _finish(self, why: str, *, quiet: bool = False) -> None:
         self._drop_server()
+        self._leave()
         self.service.sweep.forget(self)
         self.client.close(drain=DRAINED)
         if not quiet:

@@ -28,6 +28,9 @@ class _Step:
 
 
 STEP = _Step()
+# Seconds that an address may take to connect when the server has another; the one that answers is
+# tried first from then on (RFC 8305 dials both at once, for people who wait for each connection).
+NEXT_ADDRESS = 1
 
 
 class Step(IntEnum):
@@ -49,7 +52,10 @@ class ServerLost(Exception):
 class Stepped:
     """The mover of one dialogue; who inherits writes the dialogue and `_crashed`."""
 
-    __slots__ = ("_coro", "_login_due", "_started", "_step", "_step_due", "service", "slot")
+    __slots__ = (
+        "_coro", "_login_due", "_more_addresses", "_started", "_step", "_step_due", "_timed_out",
+        "service", "slot",
+    )  # fmt: skip
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -57,6 +63,8 @@ class Stepped:
         self._coro: Coroutine[Any, Any, None] | None = None
         self._step_due = 0  # sweep's second by which the server must have done its step
         self._step = Step.CONNECT
+        self._more_addresses = False  # whether the server has others to be tried
+        self._timed_out = False  # whether the last server let us wait until a deadline
         self._started = 0  # sweep's second in which the attempt at the server began
         limit = service.timeouts.authenticate
         self._login_due = service.sweep.now + limit + 1 if limit else 0
@@ -114,6 +122,10 @@ class Stepped:
         if step is Step.CONNECT:
             self._started = sweep.now
         self._step = step
+        if step is Step.CONNECT and self._more_addresses:
+            self._step_due = self._started + NEXT_ADDRESS + 1
+            sweep.by(self, self._step_due)
+            return
         # All count from the start of the attempt: a later step's time bounds the earlier ones.
         self._step_due = self._started + min(self.service.timeouts.server[step:]) + 1
         sweep.by(self, self._step_due)
