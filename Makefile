@@ -29,6 +29,7 @@ manual:
 bench:
 	@sh tools/setup.sh '$(PYTHON)' dev
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.lookups
 
 steady:
 	@sh tools/setup.sh '$(PYTHON)' dev

@@ -11,6 +11,7 @@ from typing import Any
 import ldap
 import ldap.dn
 import ldap.modlist
+import trustme
 from tests.conftest import ROOT
 from tests.popmap.battery import ENTRIES, Entries, Filled, columns
 from tests.popmap.services import PASSWORD, Service, program
@@ -29,6 +30,10 @@ directory {folder}/data
 rootdn "cn=admin,dc=nodomain"
 rootpw {password}
 """
+TLS = """\
+TLSCertificateFile {folder}/cert.pem
+TLSCertificateKeyFile {folder}/key.pem
+"""
 
 
 @cache
@@ -38,15 +43,19 @@ def server() -> Service:
     configuration = service.folder / "slapd.conf"
     schema = service.folder / "perdition.schema"
     schema.write_text((ROOT / "share/ldap/perdition.schema").read_text())
-    configuration.write_text(
-        CONFIGURATION.format(folder=service.folder, schema=schema, password=PASSWORD)
-    )
-    for file in (schema, configuration):
+    files = {"folder": service.folder, "schema": schema, "password": PASSWORD}
+    configuration.write_text((TLS + CONFIGURATION).format(**files))
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    authority.cert_pem.write_to_path(service.folder / "ca.pem")
+    certificate.private_key_pem.write_to_path(service.folder / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(service.folder / "cert.pem")
+    for file in (schema, configuration, service.folder / "key.pem"):
         file.chmod(0o644)
     service.run("mkdir", service.folder / "data")
     service.command = (
         program("slapd", "/usr/sbin"), "-f", configuration, "-d", "0",
-        "-h", f"ldap://127.0.0.1:{service.port}",
+        "-h", f"ldap://127.0.0.1:{service.port} ldaps://127.0.0.1:{service.port + 1}",
     )  # fmt: skip
     service.start()
     connection = admin(service)
