@@ -119,9 +119,8 @@ def main() -> int:
     for kind, figure in measure().items():
         met = figure <= TARGETS[kind]
         missed += not met
-        print(
-            f"  {kind:14} {figure:7.1f} us   target {TARGETS[kind]:g}   {'met' if met else 'MISSED'}"
-        )
+        verdict = "met" if met else "MISSED"
+        print(f"  {kind:14} {figure:7.1f} us   target {TARGETS[kind]:g}   {verdict}")
     return 1 if missed else 0
 
 
