@@ -25,7 +25,8 @@ class LimitOptions:
     bad_command_limit: int = opt(
         10,
         number(0, 1_000_000),
-        "A client is sent away at this many bad commands before it is logged in. 0: no limit.",
+        "A client is sent away at this many bad commands before it is logged in. 0: no limit but "
+        "that of 250 answers of any kind.",
         meta="LIMIT",
         since="3.0",
     )
