@@ -31,6 +31,7 @@ first_valid_gid = 1
 default_internal_user = {internal}
 default_internal_group = {internal_group}
 default_login_user = {login}
+haproxy_trusted_networks = 127.0.0.0/8
 mail_max_userip_connections = 0
 default_client_limit = 6000
 default_process_limit = 1000
@@ -52,6 +53,10 @@ service imap-login {{
   client_limit = 6000
   inet_listener imap {{
     port = {port}
+  }}
+  inet_listener imap_haproxy {{
+    port = {haproxy}
+    haproxy = yes
   }}
   inet_listener imaps {{
     port = {imaps}
@@ -99,8 +104,8 @@ class Dovecot:
     ) -> None:
         self.folder = folder
         self.users = users
-        ports = [free_port() for _ in range(5)]
-        self.port, self.pop3, self.sieve, self.imaps, self.pop3s = ports
+        ports = [free_port() for _ in range(6)]
+        self.port, self.pop3, self.sieve, self.imaps, self.pop3s, self.haproxy = ports
         folder.mkdir()
         for name in ("run", "state", "mail"):
             (folder / name).mkdir()
@@ -117,6 +122,7 @@ class Dovecot:
             _CONFIGURATION.format(
                 folder=folder,
                 port=self.port,
+                haproxy=self.haproxy,
                 pop3=self.pop3,
                 imaps=self.imaps if certificates else 0,
                 pop3s=self.pop3s if certificates else 0,

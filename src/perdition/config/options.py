@@ -10,6 +10,7 @@ manual pages, the sample file and the start-up dump follow.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 
 from perdition.config.fields import Option, flag, opt, options_of
 from perdition.config.options_limits import LimitOptions
@@ -18,6 +19,8 @@ from perdition.config.readers import (
     absolute,
     domain_states,
     facility,
+    networks,
+    number,
     numeric_addresses,
     port,
     protocol_name,
@@ -307,6 +310,24 @@ class Config(TlsOptions):
         meta="PROTOCOL",
         initial="by the command's name",
         example=DEFAULT_PROTOCOL,
+    )
+    proxy_protocol_networks: tuple[IPv4Network | IPv6Network, ...] = opt(
+        (),
+        networks,
+        "Clients come through a load balancer in these networks, which tells their addresses by "
+        "the PROXY protocol (version 1 or 2). Nobody else may connect.",
+        meta="NETWORK[,...]",
+        initial="none",
+        example="192.0.2.0/24,2001:db8::/32",
+        since="3.0",
+    )
+    proxy_protocol_outgoing: int = opt(
+        0,
+        number(0, 2),
+        "Tell servers who the client is by this version of the PROXY protocol; they must expect "
+        "it (Dovecot: haproxy = yes). 0: not.",
+        meta="VERSION",
+        since="3.0",
     )
     query_key: tuple[str, ...] = opt(
         (),

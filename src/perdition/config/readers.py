@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from perdition.protocols import PROTOCOLS, SslMode, TlsUse
 from perdition.route import Server, parse_server
@@ -123,6 +123,17 @@ def numeric_addresses(value: str) -> tuple[str, ...]:
             found.append(str(ip_address(each.strip())))
         except ValueError:
             raise _bad("not an IP address", each) from None
+    return tuple(found)
+
+
+def networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """``NETWORK,…``: IP networks, an address alone is one."""
+    found = []
+    for each in text(value).split(","):
+        try:
+            found.append(ip_network(each.strip()))
+        except ValueError:
+            raise _bad("not a network", each) from None
     return tuple(found)
 
 

@@ -215,6 +215,8 @@ def make_service(
             config.protocol, config.outgoing_port, config.log_passwd, config.connect_relog,
             inetd_pid,
         ),
+        header_from=config.proxy_protocol_networks,
+        header_version=config.proxy_protocol_outgoing,
         listen_tls=config.ssl_mode.listen,
         listen_context=inherited.listen,
         outgoing_context=inherited.outgoing,

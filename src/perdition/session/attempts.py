@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+from perdition import proxy_header
 from perdition.errors import DeadlineExpired, PeerGone, PerditionError
 from perdition.protocols import TlsUse
 from perdition.route import Server
@@ -16,7 +17,7 @@ from perdition.session import dial
 from perdition.session.service import Service
 from perdition.session.side import Side
 from perdition.session.stepped import STEP, ServerLost, Step, Stepped
-from perdition.session.trail import dialogue_log
+from perdition.session.trail import Trail, dialogue_log
 from perdition.wire.base import Accepted, Back, Login, Reason, Refused, StartTls
 
 # What another server of the same user may do better.
@@ -26,7 +27,9 @@ _NEXT_MAY_HELP = (Reason.UNREACHABLE, Reason.NEGOTIATION, Reason.TEMPORARY)
 class Attempts(Stepped):
     """A dialogue that logs in at servers; who inherits says what becomes of it."""
 
-    __slots__ = ("_at", "server")
+    __slots__ = ("_at", "server", "trail")
+
+    trail: Trail
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
@@ -124,9 +127,11 @@ class Attempts(Stepped):
         self._timed_out = False
         self._expect(Step.CONNECT)
         try:
-            if terms.tls is TlsUse.SSL:
+            if terms.tls is TlsUse.SSL or service.header_version:
                 side.when_connected()
                 await STEP
+                side.send(self._header(service.header_version))
+            if terms.tls is TlsUse.SSL:
                 await self._secure_server(side, server)
             side.resume()
             answer = await STEP
@@ -139,6 +144,11 @@ class Attempts(Stepped):
             return answer  # type: ignore[no-any-return]
         except ServerLost as lost:
             return self._lost_server(back, lost.error)
+
+    def _header(self, version: int) -> bytes:
+        """What tells the server who its client is, ahead of everything else."""
+        trail = self.trail
+        return proxy_header.write(version, trail.client, trail.reached) if version else b""
 
     def _lost_server(self, back: Back, error: PerditionError) -> Refused:
         """What the end of a server's connection means for the login."""

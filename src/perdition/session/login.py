@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from ipaddress import ip_address
 
+from perdition import proxy_header
 from perdition.auth.asking import Asking, AuthError
 from perdition.errors import DeadlineExpired, MapError, PeerGone, PerditionError, WireError
 from perdition.protocols import TlsUse
 from perdition.session.attempts import Attempts, secure_word
 from perdition.session.relay import Relay
-from perdition.session.service import Service
+from perdition.session.service import Network, Service
 from perdition.session.side import Side
 from perdition.session.stepped import STEP
 from perdition.session.trail import Address, Trail, dialogue_log, plain_host
@@ -37,7 +39,7 @@ class Session(Attempts):
     """One client; `ended` is called once, when it is gone."""
 
     __slots__ = (
-        "_held", "client", "complete", "ended", "relay", "trail",
+        "_held", "client", "complete", "ended", "relay",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +100,8 @@ class Session(Attempts):
     async def _greet(self, refuse: int) -> Front | None:
         """TLS where it comes first, then the greeting; None when the session has ended."""
         service, client = self.service, self.client
+        if service.header_from and not await self._read_header(service.header_from):
+            return None
         self.trail.connected()
         if service.listen_tls is TlsUse.SSL and not await self._secure("SSL connection to client"):
             return None
@@ -120,6 +124,24 @@ class Session(Attempts):
         client.send(front.take())
         client.resume()
         return front
+
+    async def _read_header(self, trusted: tuple[Network, ...]) -> bool:
+        """Learn from the PROXY protocol who the client is; False, logged, where that failed."""
+        trail = self.trail
+        host = trail.client[0] if trail.client else ""
+        try:
+            if not host or not any(ip_address(host) in network for network in trusted):
+                raise WireError("not in proxy_protocol_networks")
+            self.client.await_header(proxy_header.size)
+            ends = proxy_header.read(await STEP)
+        except WireError as error:
+            self.service.log.err(f"refused:{trail.ft} {error}")
+            self._finish("", quiet=True)
+            return False
+        if ends is not None:
+            (client, port), (reached, at) = ends
+            trail.between((plain_host(client), port), (plain_host(reached), at))
+        return True
 
     async def _secure(self, what: str) -> bool:
         """Have the client's TLS up; False, logged, when that failed."""

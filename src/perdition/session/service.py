@@ -9,6 +9,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from perdition.auth.asking import Asking
@@ -20,6 +21,8 @@ from perdition.session.poller import Poller
 from perdition.session.routing import Routing
 from perdition.session.trail import TrailTerms
 from perdition.wire.base import Back, BackTerms, Front, FrontTerms
+
+Network = IPv4Network | IPv6Network
 
 
 class Due(Protocol):
@@ -67,6 +70,8 @@ class Service:
     front_terms: Callable[[str], FrontTerms]
     back_terms: BackTerms
     trail_terms: TrailTerms
+    header_from: tuple[Network, ...]  # who tells us of clients by the PROXY protocol; empty: nobody
+    header_version: int  # of the PROXY protocol toward servers; 0: none
     listen_tls: TlsUse
     listen_context: ssl.SSLContext | None
     outgoing_context: ssl.SSLContext | None

@@ -13,12 +13,14 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from perdition.errors import PeerGone, PerditionError, WireError
 from perdition.session.poller import Poller
 
 READ_SIZE = 16384  # a whole TLS record, so that nothing stays behind in OpenSSL's buffer
+HEADER_SIZE = 4096  # bytes looked at while a header is awaited
 _WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -79,6 +81,36 @@ class Side(Generic[G]):
         if self.reading:
             self.reading = False
             self.poller.remove_reader(self.fd)
+
+    def await_header(self, size: Callable[[bytes], int]) -> None:
+        """Have the bytes of a header, and no byte behind it, as the next event.
+
+        `size` says of the bytes so far how many the header has, 0 when it can't tell yet; its
+        WireError loses the peer.
+        """
+        self.reading = True
+        self.poller.add_reader(self.fd, partial(self._header_readable, size, b""))
+
+    def _header_readable(self, size: Callable[[bytes], int], header: bytes) -> None:
+        try:
+            seen = self.sock.recv(HEADER_SIZE, socket.MSG_PEEK)
+            if not seen:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "connection closed")
+            whole = size(header + seen)
+            taken = whole - len(header) if whole else len(seen)
+            header += self.sock.recv(taken)
+        except _WANTS:
+            return
+        except OSError as error:
+            self._lose(gone(error))
+        except WireError as error:
+            self._lose(error)
+        else:
+            if whole:
+                self.pause()
+                self.on_event(header)
+            else:
+                self.poller.add_reader(self.fd, partial(self._header_readable, size, header))
 
     def _readable(self) -> None:
         try:

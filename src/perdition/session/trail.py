@@ -44,16 +44,20 @@ class Trail:
     ) -> None:
         self.log = log
         self.terms = terms
-        self.client = client
-        self.reached = reached
-        self.ft = ""
-        if client is not None and reached is not None:
-            self.ft = f" {client[0]}:{client[1]}->{reached[0]}:{reached[1]}"
+        self.between(client, reached)
         self._ids = 'authorisation_id=NONE authentication_id="(null)"'
         self._auth = ""
         self.accepted = False
         self.authentication_id = self.authorisation_id = ""
         self.relog_at = 0  # sweep's second of the next Auth line; 0: none
+
+    def between(self, client: Address | None, reached: Address | None) -> None:
+        """The connection is from `client` to `reached`, wherever the socket may come from."""
+        self.client = client
+        self.reached = reached
+        self.ft = ""
+        if client is not None and reached is not None:
+            self.ft = f" {client[0]}:{client[1]}->{reached[0]}:{reached[1]}"
 
     def _fields(self, event: str, **more: object) -> dict[str, object] | None:
         if not self.log.as_json:
