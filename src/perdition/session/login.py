@@ -207,9 +207,11 @@ class Session(Attempts):
             servers, user = await service.routing.find(
                 name, trail.client, trail.reached, self._driver
             )
-            for_server = await service.routing.server_name(
-                user, State.REMOTE_LOGIN, trail.reached, self._driver
-            )
+            for_server = user
+            if service.routing.changes_names:
+                for_server = await service.routing.server_name(
+                    user, State.REMOTE_LOGIN, trail.reached, self._driver
+                )
         except MapError as error:
             self._verdict(login, "", Reason.NO_ANSWER)
             return Refused(Reason.NO_ANSWER, detail=str(error))

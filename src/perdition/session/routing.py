@@ -49,7 +49,7 @@ class Routing:
         self.lookups = lookups
         self.defaults = defaults
         self._reverse = reverse
-        self._changes_names = rules.names.changes
+        self.changes_names = rules.names.changes
         names = rules.names
         # With client_server_specification the domain is the server: it is not cut off.
         keep_domain = State.ALL & ~State.SERVERNAME_LOOKUP
@@ -65,7 +65,7 @@ class Routing:
         rules = self.rules
         delimiter = rules.names.delimiter
         key = name
-        if self._changes_names:
+        if self.changes_names:
             key = mangle(
                 name, State.SERVERNAME_LOOKUP, self._key_names, await self._reached(local, wait)
             )
@@ -115,9 +115,7 @@ class Routing:
     async def server_name(
         self, name: bytes, state: State, local: Address | None, wait: Wait
     ) -> bytes:
-        """Return the user's name as it is used in `state`."""
-        if not self._changes_names:
-            return name
+        """Return the user's name as it is used in `state`; needless unless `changes_names`."""
         return mangle(name, state, self.rules.names, await self._reached(local, wait))
 
     async def _reached(self, local: Address | None, wait: Wait) -> bytes:
