@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import imaplib
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +19,8 @@ from tests.servers.daemon import BIN, Daemon
 from tests.servers.dovecot import Dovecot
 from tests.servers.lines import Lines
 from tests.servers.ports import wait_for
+
+from perdition.auth.asking import Asking, AuthError
 
 # Lets in whoever says `canary-pam`; is slow for `slow`; kills its own process for `die`.
 CHECK = """\
@@ -133,6 +137,27 @@ def test_what_pam_can_not_take_is_wrong(dovecot: Dovecot, pam: Path, tmp_path: P
         assert "AUTHENTICATIONFAILED" in log_in(proxy.port, '"-h"')
         assert "AUTHENTICATIONFAILED" in log_in(proxy.port, '"../../etc"', "x" * 500)
         assert log_in(proxy.port, "ann").startswith("a OK")
+
+
+def test_checks_under_way_have_a_bound() -> None:
+    ask, answer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    async def check() -> None:
+        asking = Asking(asyncio.get_running_loop(), ask, timeout=0.3, most=1)
+        first = asyncio.create_task(asking.check(b"ann", b"x", ""))
+        await asyncio.sleep(0)
+        with pytest.raises(AuthError, match="1 checks are under way already"):
+            await asking.check(b"bob", b"x", "")
+        with pytest.raises(AuthError, match=r"no answer within 0.3 s"):
+            await first
+        answer.close()
+        with pytest.raises(AuthError, match="no helper takes the question"):
+            await asking.check(b"bob", b"x", "")
+        assert not await asking.check(b"bo\0b", b"x", ""), "no name for PAM"
+        assert not await asking.check(b"bob", b"x" * 20_000, "")
+
+    with ask:
+        asyncio.run(check())
 
 
 def test_inetd_mode_asks_too(dovecot: Dovecot, pam: Path, tmp_path: Path) -> None:

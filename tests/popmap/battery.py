@@ -31,8 +31,8 @@ ENTRIES: Entries = {
 INERT: tuple[bytes, ...] = (
     b"nobody", b"*", b"%", b"_o", b"j*", b".*", b"' OR '1'='1", b"x' UNION SELECT 'a','b','c' -- ",
     b'" OR ""="', b"\\", b"\\' OR 1=1 -- ", b")(uid=*", b"*)(uid=*))(|(uid=*", b"jo\x00", b"\x00",
-    b"jo\n", b"\r\nGET jo", b"$(id)", b"`id`", b";ls", b"..", b"../jo", b"a" * 1000, b"\xff\xfe",
-    b"jo ", b" jo", b"JO", b"-h", b"--help",
+    b"jo\n", b"\r\nGET jo", b"$(id)", b"`id`", b";ls", b"..", b"../jo", b"a" * 1000, b"a" * 2000,
+    b"\xff\xfe", b"jo ", b" jo", b"JO", b"-h", b"--help",
 )  # fmt: skip
 
 

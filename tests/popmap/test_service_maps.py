@@ -127,6 +127,9 @@ def test_a_command_that_hangs_or_fails(tmp_path: Path, monkeypatch: pytest.Monke
         else:
             with pytest.raises(MapError, match=f"status {why}"):
                 popmap.lookup(query(b"jo"))
+    endless = registry.make("command", "/bin/cat /dev/zero")
+    with pytest.raises(MapError, match="more than 65536 bytes"):
+        endless.lookup(query(b"jo"))
     for words in ("", "look", "/bin/sh 'x"):
         with pytest.raises(MapError):
             registry.make("command", words)

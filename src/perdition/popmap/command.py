@@ -8,9 +8,12 @@ Invariant: the program and its children are gone when the look-up is.
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import signal
 import subprocess
+import time
+from contextlib import suppress
 
 from perdition.errors import MapError
 from perdition.popmap.base import KEY_LIMIT, Popmap, Query, route_of
@@ -47,19 +50,39 @@ class Map(Popmap):
             why = getattr(error, "strerror", None) or error
             raise MapError(f"the command map's program: {why}") from None
         try:
-            out, _ = process.communicate(query.key + b"\n", timeout=TIMEOUT)
-        except subprocess.TimeoutExpired:
+            out = self._answer(process, query.key)
+            if len(out) > ANSWER_LIMIT:
+                raise MapError(f"{name}: an answer of more than {ANSWER_LIMIT} bytes")
+            status = process.wait(TIMEOUT)
+        except (TimeoutError, subprocess.TimeoutExpired):
             raise MapError(f"{name}: no answer within {TIMEOUT} s") from None
         finally:
             self._end(process)
-        if len(out) > ANSWER_LIMIT:
-            raise MapError(f"{name}: an answer of more than {ANSWER_LIMIT} bytes")
         value = out.split(b"\n", 1)[0].strip()
-        if process.returncode == 0 and value:
+        if status == 0 and value:
             return route_of(value, query.delimiter)
-        if process.returncode == NOT_FOUND and not value:
+        if status == NOT_FOUND and not value:
             return None
-        raise MapError(f"{name}: ended with status {process.returncode}")
+        raise MapError(f"{name}: ended with status {status}")
+
+    @staticmethod
+    def _answer(process: subprocess.Popen[bytes], key: bytes) -> bytes:
+        """What the program writes, up to a little more than it may; TimeoutError when too slow."""
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(key + b"\n")  # a pipe takes it whole
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # the program does not care for the key
+        until, out, source = time.monotonic() + TIMEOUT, b"", process.stdout.fileno()
+        while len(out) <= ANSWER_LIMIT:
+            if not select.select([source], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise TimeoutError
+            data = os.read(source, 4096)
+            if not data:
+                return out
+            out += data
+        return out
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
@@ -71,4 +94,5 @@ class Map(Popmap):
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):
+                    pipe.close()
