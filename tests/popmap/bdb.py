@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tests.popmap.battery import ENTRIES, Entries, Filled
-from tests.popmap.flat import text_of
+from tests.popmap import gdbm
+from tests.popmap.battery import Filled
 
 
-@contextmanager
-def filled(folder: Path) -> Iterator[Filled]:
+def filled(folder: Path) -> AbstractContextManager[Filled]:
     """A file with ENTRIES."""
-    path, away = folder / "popmap.db", folder / "away.db"
-
-    def fill(entries: Entries) -> None:
-        subprocess.run(["makebdb", path], input=text_of(entries), check=True, timeout=20)
-
-    def move(source: Path, target: Path) -> None:
-        source.rename(target)
-
-    fill(ENTRIES)
-    yield Filled(str(path), fill, lambda: move(path, away), lambda: move(away, path))
+    return gdbm.filled(folder, "makebdb")

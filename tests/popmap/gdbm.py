@@ -1,4 +1,4 @@
-"""GNU dbm, written by the tool of 2.2; see `battery`."""
+"""GNU dbm, written by the tool of 2.2; see `battery`. Berkeley DB is the same by another tool."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.popmap.flat import text_of
 
 
 @contextmanager
-def filled(folder: Path) -> Iterator[Filled]:
-    """A file with ENTRIES."""
+def filled(folder: Path, tool: str = "makegdbm") -> Iterator[Filled]:
+    """A file with ENTRIES, made by `tool`."""
     path, away = folder / "popmap.db", folder / "away.db"
 
     def fill(entries: Entries) -> None:
-        subprocess.run(["makegdbm", path], input=text_of(entries), check=True, timeout=20)
+        subprocess.run([tool, path], input=text_of(entries), check=True, timeout=20)
 
     def move(source: Path, target: Path) -> None:
         source.rename(target)

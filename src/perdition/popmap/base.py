@@ -61,6 +61,16 @@ class Popmap(ABC):
         """Give back connections and descriptors; the map is asked no more."""
 
 
+def text_key(query: Query) -> str | None:
+    """The key for a service whose keys are UTF-8 texts; None: it can't know such a user."""
+    if len(query.key) > KEY_LIMIT or b"\0" in query.key:
+        return None
+    try:
+        return query.key.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 def route_of(value: bytes, delimiter: bytes = b"@") -> Route:
     """Read a map's value: ``[user<delimiter>]host[:port][,host[:port]...]``.
 

@@ -19,7 +19,7 @@ import ldap.dn
 import ldap.filter
 
 from perdition.errors import MapError
-from perdition.popmap.base import KEY_LIMIT, Popmap, Query, route_from, route_of
+from perdition.popmap.base import Popmap, Query, route_from, route_of, text_key
 from perdition.route import Route
 
 DEFAULT = "ldap://localhost/ou=mailbox,dc=nodomain?username,mailhost,port?one?(uid=%s)"
@@ -78,11 +78,8 @@ class Map(Popmap):
         self._connection: Any = None
 
     def lookup(self, query: Query) -> Route | None:
-        if len(query.key) > KEY_LIMIT or b"\0" in query.key:
-            return None
-        try:
-            key = query.key.decode()
-        except UnicodeDecodeError:
+        key = text_key(query)
+        if key is None:
             return None
         entry = self._ask(key)
         if entry is None:

@@ -15,7 +15,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 from perdition.errors import MapError
-from perdition.popmap.base import KEY_LIMIT, Popmap, Query, route_from
+from perdition.popmap.base import Popmap, Query, route_from, text_key
 from perdition.route import Route
 
 TIMEOUT = 5  # seconds for a connection and for an answer
@@ -72,11 +72,8 @@ class SqlMap(Popmap):
         """Return a new connection (DB-API 2.0) in autocommit; raises one of ERRORS."""
 
     def lookup(self, query: Query) -> Route | None:
-        if len(query.key) > KEY_LIMIT or b"\0" in query.key:
-            return None
-        try:
-            key = query.key.decode()
-        except UnicodeDecodeError:
+        key = text_key(query)
+        if key is None:
             return None
         row = self._ask(key)
         if row is None:

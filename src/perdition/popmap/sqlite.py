@@ -10,7 +10,7 @@ import sqlite3
 from urllib.parse import quote
 
 from perdition.errors import MapError
-from perdition.popmap.base import KEY_LIMIT, Popmap, Query, route_from
+from perdition.popmap.base import Popmap, Query, route_from, text_key
 from perdition.route import Route
 
 DEFAULT = "/etc/perdition/popmap.sqlite"
@@ -34,12 +34,9 @@ class Map(Popmap):
         self._file: tuple[int, int] | None = None  # the one that is connected to
 
     def lookup(self, query: Query) -> Route | None:
-        if len(query.key) > KEY_LIMIT:
+        key = text_key(query)
+        if key is None:
             return None
-        try:
-            key = query.key.decode()
-        except UnicodeDecodeError:
-            return None  # SQLite's texts are UTF-8
         try:
             row = self._connect().execute(self.query, {"key": key}).fetchone()
         except (sqlite3.Error, sqlite3.Warning) as error:
