@@ -1,17 +1,10 @@
-"""POP3 over sockets: Python's own client before a real Dovecot, and Perdition 2.2 beside us.
-
-DIFFERENCES is the list of what we say otherwise than 2.2; it has to be complete and in use.
-"""
+"""POP3 over sockets: Python's own client before a real Dovecot."""
 
 from __future__ import annotations
 
 import poplib
-import re
-import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +12,6 @@ import pytest
 from tests.servers.daemon import Daemon
 from tests.servers.dovecot import Dovecot
 from tests.servers.lines import Lines
-from tests.servers.perdition2 import perdition_2
 from tests.servers.ports import free_port
 
 USERS = {"ann": "canary-ann", "bob": " canary  bob "}
@@ -190,171 +182,3 @@ def test_the_log_has_no_password(daemon: Daemon) -> None:
     log = daemon.log.read_text()
     assert 'SELF: "PASS ***' in log
     assert "canary" not in log
-
-
-# -- Perdition 2.2 beside us ------------------------------------------------------------------
-
-
-class Server:
-    """A POP3 server that writes down what it is told. A context that ends with it."""
-
-    def __init__(self) -> None:
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listening.getsockname()[1])
-        self.heard: list[bytes] = []
-        self._thread = threading.Thread(target=self._serve)
-
-    def __enter__(self) -> Server:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listening.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listening.accept()
-            except OSError:
-                return
-            with Lines(sock) as lines:
-                lines.say("+OK hi <1.2@x>")
-                while command := lines.hear().encode():
-                    self.heard.append(command)
-                    refused = command == b"PASS wrong"
-                    lines.say("-ERR [IN-USE] mailbox is locked" if refused else "+OK done")
-                    if command == b"QUIT":
-                        break
-
-
-COMMANDS = "STLS, CAPA, USER, PASS or QUIT"
-OUR_COMMANDS = "STLS, CAPA, USER, PASS, AUTH or QUIT"
-TOO_SHORT = f"-ERR Mate, the command is too short, must be one of {COMMANDS}"
-MUST_BE = f"-ERR The command must be one of {OUR_COMMANDS}"
-
-# What 2.2 says, what we say, and why.
-DIFFERENCES = {
-    ("+OK POP3 perditon ready on 127.0.0.1 HEX", "+OK POP3 perdition ready on 127.0.0.1 HEX"):
-        "a misspelling",
-    ("+OK Capability list follows, mate", "+OK Capability list follows"): "plain English",
-    ("+OK USER ann set, mate", "+OK USER ann set"): "plain English",
-    ('+OK USER "a\tb" set, mate', '+OK USER "a\tb" set'): "plain English",
-    ("+OK Begin TLS negotiation, mate", "+OK Begin TLS negotiation"): "plain English",
-    ("-ERR TLS already active, mate", "-ERR TLS already active"): "plain English",
-    ("-ERR Null command, mate", "-ERR Null command"): "plain English",
-    ("-ERR USER not yet set, mate", "-ERR USER not yet set"): "plain English",
-    ("-ERR Mate, try: USER <username>", "-ERR Try: USER <username>"): "plain English",
-    ("-ERR Mate, try: PASS <password>", "-ERR Try: PASS <password>"): "plain English",
-    ("-ERR Mate, try: CAPA", "-ERR Try: CAPA"): "plain English",
-    ("-ERR Mate, try: QUIT", "-ERR Try: QUIT"): "plain English",
-    ("-ERR Mate, try: STLS", "-ERR Try: STLS"): "plain English",
-    (f"-ERR Mate, the command must be one of {COMMANDS}", MUST_BE): "plain English, and AUTH",
-    (TOO_SHORT, f"-ERR The command is too short, must be one of {OUR_COMMANDS}"):
-        "plain English, and AUTH",
-    (TOO_SHORT, MUST_BE): "a long word is not too short",
-    ("UIDL USER STLS", "UIDL USER SASL PLAIN LOGIN RESP-CODES STLS"): "what it can do",
-    (f"-ERR Mate, the command must be one of {COMMANDS}", "+ "): "AUTH",
-    ("-ERR failed: Re-Authentication Failure", "-ERR [IN-USE] mailbox is locked"):
-        "the server's own words",
-    ("+OK USER ab set, mate", "-ERR NUL, CR and LF are not allowed here"): "never cut a name",
-}  # fmt: skip
-
-DIALOGUES = [
-    ["CAPA", "QUIT"],
-    ["USER ann", "PASS  a b "],
-    ["USER ann", "PASS "],
-    ["USER ann", "USER ann", "PASS"],
-    ["USER ann", "PASS wrong", "PASS x"],
-    ['USER "a\tb"', "quit"],
-    ["USER a\rb"],
-    ["USER"],
-    ["USER "],
-    ["USER a b"],
-    ["PASS"],
-    ["PASS x"],
-    ["CAPA x"],
-    ["QUIT "],
-    ["STLS x"],
-    [""],
-    [" USER ann"],
-    ["NOOP"],
-    ["TOP"],
-    ["UIDL123"],
-    ["AUTH PLAIN"],
-]
-
-
-def replies(port: int, dialogue: list[str], context: ssl.SSLContext | None = None) -> list[str]:
-    """What is answered to each command, after STLS if there is a context."""
-    with Lines.to(port) as lines:
-        heard = [re.sub("[0-9a-f]{8}$", "HEX", lines.hear())]
-        if context is not None:
-            lines.say("STLS")
-            heard.append(lines.hear())
-            sock = context.wrap_socket(lines.sock, server_hostname="localhost")
-            with Lines(sock) as secure:
-                return heard + [reply for said in dialogue for reply in answer(secure, said)]
-        return heard + [reply for said in dialogue for reply in answer(lines, said)]
-
-
-def answer(lines: Lines, said: str) -> list[str]:
-    """The line that answers, and for a list its lines as one."""
-    lines.say(said)
-    heard = lines.hear()
-    if said != "CAPA":
-        return [heard]
-    entries = []
-    while (entry := lines.hear()) not in (".", ""):
-        entries.append(entry)
-    return [heard, " ".join(entries)]
-
-
-def test_what_differs_from_2_2_is_on_the_list(
-    need: Callable[[str], str], certificates: Path, tmp_path: Path
-) -> None:
-    program = need("perdition.pop3")
-    seen: set[tuple[str, str]] = set()
-    with (
-        Server() as server,
-        perdition_2(program, server.port, certificates) as old,
-        ours(tmp_path, server.port, certificates) as new,
-        ThreadPoolExecutor(len(DIALOGUES) + 2) as threads,
-    ):
-        context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
-        talks: list[tuple[list[str], ssl.SSLContext | None]] = [
-            (dialogue, None) for dialogue in DIALOGUES
-        ]
-        talks += [(["USER ann", "STLS"], context), (["PASS x"], context)]
-        # Each wrong command costs three seconds there.
-        theirs = threads.map(lambda talk: replies(old, *talk), talks)
-        for talk, said in zip(talks, theirs, strict=True):
-            seen |= set(zip(said, replies(new.port, *talk), strict=True))
-    differing = {pair for pair in seen if pair[0] != pair[1]}
-    assert differing == set(DIFFERENCES)
-
-
-def test_a_server_hears_the_same_from_both(
-    need: Callable[[str], str], certificates: Path, tmp_path: Path
-) -> None:
-    program = need("perdition.pop3")
-    dialogue = ["USER ann", "PASS  a b ", "STAT", "QUIT"]
-    refused = ["USER ann", "PASS wrong", "USER bob", "PASS ", "QUIT"]
-    heard = []
-    for daemon in ("2.2", "ours"):
-        with Server() as server:
-            if daemon == "2.2":
-                with perdition_2(program, server.port, certificates) as port:
-                    for said in (dialogue, refused):
-                        replies(port, said)
-            else:
-                with ours(tmp_path, server.port, certificates) as new:
-                    for said in (dialogue, refused):
-                        replies(new.port, said)
-        heard.append(server.heard)
-    assert heard[0] == heard[1]
-    assert heard[0] == [
-        b"USER ann", b"PASS  a b ", b"STAT", b"QUIT",
-        b"USER ann", b"PASS wrong", b"QUIT", b"USER bob", b"PASS ", b"QUIT",
-    ]  # fmt: skip
