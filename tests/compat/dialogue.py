@@ -6,7 +6,8 @@ A file is one set of options and any number of dialogues that are played with it
     option: ok_line hello        a line of the configuration file of both
     server: LOGIN => TAG NO no   what the server does; see `server`
     client: tls                  the client starts with TLS
-    map: ^ann$: 127.0.0.1:{port} a line of the popmap; `{port}`: the server of the dialogue
+    map: ^ann$: 127.0.0.1:{port} a line of the popmap; `{port}`: the dialogue's server,
+                                 `{own}`: the daemon itself, `{key}`: the client's address
 
 and each dialogue:
 

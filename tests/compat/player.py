@@ -60,10 +60,9 @@ def _port() -> int:
 
 
 @contextmanager
-def perdition_2(program: str, folder: Path, options: list[str]) -> Iterator[tuple[int, Path]]:
-    """Perdition 2.2 with a configuration file; gives its port and its log."""
+def perdition_2(program: str, port: int, folder: Path, options: list[str]) -> Iterator[Path]:
+    """Perdition 2.2 with a configuration file; gives its log."""
     folder.mkdir()
-    port = _port()
     config, log = folder / "perdition.conf", folder / "log"
     own = ["no_daemon", "no_lookup", "bind_address 127.0.0.1", f"listen_port {port}",
            "log_facility +", 'pid_file ""']  # fmt: skip
@@ -73,7 +72,7 @@ def perdition_2(program: str, folder: Path, options: list[str]) -> Iterator[tupl
     try:
         wait_for(lambda: listens(port) or process.poll() is not None, "2.2 does not listen")
         assert process.poll() is None, log.read_text()
-        yield port, log
+        yield log
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # its children outlive it otherwise
         process.wait()
@@ -102,11 +101,12 @@ def play(file: DialogueFile, who: str, stage: Stage, quiet: Quiet | None = None)
         for dialogue in file.dialogues:
             rules = dialogue.head.values("server") + file.head.values("server")
             servers.append(stack.enter_context(Server(file.protocol, rules, context)))
-        options = _options(file, addresses, servers, stage)
+        port = _port()
+        options = _options(file, addresses, servers, str(port), stage)
         if who == OLD:
-            port, log = stack.enter_context(perdition_2(stage.need(command), folder / who, options))
+            program = stage.need(command)
+            log = stack.enter_context(perdition_2(program, port, folder / who, options))
         else:
-            port = _port()
             more = (f"listen_port {port}", "workers 1", "failure_delay 0", *options)
             log = stack.enter_context(Daemon(folder / who, *more, command=command)).log
         talks = [
@@ -133,7 +133,7 @@ def play(file: DialogueFile, who: str, stage: Stage, quiet: Quiet | None = None)
 
 
 def _options(
-    file: DialogueFile, addresses: list[str], servers: list[Server], stage: Stage
+    file: DialogueFile, addresses: list[str], servers: list[Server], own: str, stage: Stage
 ) -> list[str]:
     """The lines of the configuration, the same for both; and the popmap that they name."""
     options = file.head.values("option")
@@ -144,7 +144,10 @@ def _options(
         if not lines and not own_keys:
             lines = ["{key}: 127.0.0.1:{port}"]
         key = "^" + address.replace(".", r"\\.") + "$"
-        popmap += [line.replace("{key}", key).replace("{port}", str(server.port)) for line in lines]
+        popmap += [
+            line.replace("{key}", key).replace("{port}", str(server.port)).replace("{own}", own)
+            for line in lines
+        ]
     path, certificates = stage.folder / "popmap.re", stage.certificates
     path.write_text("".join(f"{line}\n" for line in popmap))
     ca = stage.folder / "ca.pem"  # where 2.2 finds it without privileges, too
