@@ -28,7 +28,14 @@ EXPRESSIONS = 10_000
 ROUNDS, ASKED = 9, 2000
 
 # Kind -> microseconds that a look-up may take.
-TARGETS = {"popmap": 30.0, "gdbm": 30.0, "sqlite": 30.0, "posix_regex": 200.0, "kept answer": 5.0}
+TARGETS = {
+    "popmap": 30.0,
+    "gdbm": 30.0,
+    "sqlite": 30.0,
+    "posix_regex": 200.0,
+    "posix_regex .*": 200.0,
+    "kept answer": 5.0,
+}
 
 
 def _pairs() -> Iterator[tuple[bytes, bytes]]:
@@ -39,9 +46,10 @@ def _pairs() -> Iterator[tuple[bytes, bytes]]:
 def _make(kind: str, folder: Path) -> tuple[str, int]:
     """Make a map; return its option and how many users it knows."""
     path = folder / kind
-    if kind == "posix_regex":
+    if kind.startswith("posix_regex"):
+        begin = "^u.*" if ".*" in kind else "^user"  # literal to the end, or a choice in the middle
         rows = (
-            f'"^user{number}@example[.]org$" 10.0.{number % 250}.1:143\n'
+            f'"{begin}{number:05d}@example[.]org$" 10.0.{number % 250}.1:143\n'
             for number in range(EXPRESSIONS)
         )
         path.write_text("".join(rows))
@@ -73,11 +81,11 @@ class _Kept(Popmap):
         return route_of(b"10.0.0.1:143")
 
 
-def _median(lookups: Lookups, users: int) -> float:
+def _median(lookups: Lookups, users: int, form: bytes = b"user%d@example.org") -> float:
     """Microseconds of one look-up."""
     figures = []
     for _ in range(ROUNDS):
-        names = [b"user%d@example.org" % random.randrange(users) for _ in range(ASKED)]
+        names = [form % random.randrange(users) for _ in range(ASKED)]
         started = time.perf_counter()
         for name in names:
             assert isinstance(lookups.ready(Query(name)), Route)
@@ -104,10 +112,11 @@ def measure() -> dict[str, float]:
                 found[kind] = _median(lookups, 1000)
             else:
                 option, users = _make(kind, Path(name))
-                popmap = registry.make(kind, option)
-                another = partial(registry.make, kind, option)
+                popmap = registry.make(kind.split()[0], option)
+                another = partial(registry.make, kind.split()[0], option)
                 lookups = Lookups(popmap, another, Terms(lifetimes=lifetimes), print)
-                found[kind] = _median(lookups, users)
+                form = b"user%05d@example.org" if users == EXPRESSIONS else b"user%d@example.org"
+                found[kind] = _median(lookups, users, form)
             lookups.close()
     return found
 
@@ -120,7 +129,7 @@ def main() -> int:
         met = figure <= TARGETS[kind]
         missed += not met
         verdict = "met" if met else "MISSED"
-        print(f"  {kind:14} {figure:7.1f} us   target {TARGETS[kind]:g}   {verdict}")
+        print(f"  {kind:15} {figure:7.1f} us   target {TARGETS[kind]:g}   {verdict}")
     return 1 if missed else 0
 
 

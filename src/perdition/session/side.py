@@ -286,6 +286,8 @@ def reason_of(error: Exception) -> str:
     """Return why a socket failed, in words for the log."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "connection closed"  # OpenSSL has several names for it, by the moment it came
     if isinstance(error, ssl.SSLError):
         return str(error.reason or error.args[-1]).replace("_", " ").lower()
     if isinstance(error, OSError):
