@@ -4,7 +4,8 @@ As 2.2's posix_regex: extended, case-sensitive, not anchored; the answer is what
 match and then the server with ``$0`` to ``$9`` replaced, what stands behind the match is dropped.
 The engine is RE2, which takes time in proportion to the key, whatever the expression: there are no
 back-references (``\1``). All expressions are tried at once: ten thousand that begin with literal
-text cost little more than one, with ``.*`` in their middle they cost milliseconds. Words are quoted as in the configuration file.
+text cost little more than one, with ``.*`` in their middle they cost milliseconds.
+Words are quoted as in the configuration file.
 """
 
 from __future__ import annotations
