@@ -36,10 +36,10 @@ def server() -> Service:
         connection.execute("CREATE DATABASE dbperdition")
     with admin(service, "dbperdition") as connection:
         connection.execute(
-            'CREATE TABLE "tblPerdition" ("user" varchar(128) PRIMARY KEY, servername char(255), '
+            'CREATE TABLE tblPerdition ("user" varchar(128) PRIMARY KEY, servername char(255), '
             "port char(8), account text)"
         )
-        connection.execute('GRANT SELECT ON "tblPerdition" TO perdition')
+        connection.execute("GRANT SELECT ON tblPerdition TO perdition")
     return service
 
 
@@ -69,14 +69,14 @@ def filled(_: Path) -> Iterator[Filled]:
 
     def fill(entries: Entries) -> None:
         with admin(service, "dbperdition") as connection:
-            connection.execute('DELETE FROM "tblPerdition"')
+            connection.execute("DELETE FROM tblPerdition")
             connection.cursor().executemany(
-                'INSERT INTO "tblPerdition" VALUES (%s, %s, %s, %s)', columns(entries)
+                "INSERT INTO tblPerdition VALUES (%s, %s, %s, %s)", columns(entries)
             )
 
     start()
     fill(ENTRIES)
-    query = 'SELECT servername, port, account FROM "tblPerdition" WHERE "user" = :key'
+    query = 'SELECT servername, port, account FROM tblPerdition WHERE "user" = :key'
     yield Filled(
         f"127.0.0.1:{service.port}:dbperdition:tblPerdition:perdition:{PASSWORD} {query}",
         fill, service.stop, start,

@@ -84,6 +84,14 @@ class Service:
             end(self._process)
             self._process = None
 
+    def pause(self, number: signal.Signals = signal.SIGSTOP) -> None:
+        """Let it and its children hang, as a machine that is gone; SIGCONT wakes them."""
+        assert self._process is not None
+        own = self._process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        for each in (own, *map(int, children)):
+            os.kill(each, number)
+
     def _remove(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)

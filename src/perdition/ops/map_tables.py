@@ -114,8 +114,9 @@ def _mysql(options: argparse.Namespace) -> None:
 
 def _postgresql(options: argparse.Namespace) -> None:
     create = f'CREATE DATABASE "{options.database}"'
-    table = _TABLE.format(table=f'"{options.table}"', user='"user"')
-    grant = f'GRANT SELECT ON "{options.table}" TO "{options.user}"'
+    name = f'"{options.table.lower()}"'  # as 2.2's commands and its map, which do not quote it
+    table = _TABLE.format(table=name, user='"user"')
+    grant = f'GRANT SELECT ON {name} TO "{options.user}"'
     if _shown(options, [create, table, grant]):
         return
     import psycopg  # noqa: PLC0415

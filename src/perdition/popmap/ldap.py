@@ -2,15 +2,18 @@
 
     [2:|3:]ldap://HOST[:PORT][ HOST...]/BASE?ATTRIBUTE,...?SCOPE?FILTER?EXTENSIONS
 
-``%s`` in the filter is the key, escaped for a filter. The attributes are, in this order, user,
-server and port; of one alone the value is read as a flat map's. Extensions: ``bindname=``,
-``x-bindpw=``, and ours ``x-starttls``; ``ldaps://`` and ``ldapi://`` work. Of several entries the
-first counts. Invariant: the key reaches the server escaped, and no error shows the password.
+``%s`` in the base or the filter is the key, escaped; as to printf(3), and so to 2.2, ``%10s`` is
+the key in ten places, and ``%%`` is ``%``. Other percent signs are the URL's. The attributes are,
+in this order, user, server and port; of one alone the value is read as a flat map's. Extensions:
+``bindname=``, ``x-bindpw=``, and ours ``x-starttls``; ``ldaps://`` and ``ldapi://`` work. Of
+several entries the first counts. Invariant: the key reaches the server escaped, and no error shows
+the password.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -26,18 +29,39 @@ DEFAULT = "ldap://localhost/ou=mailbox,dc=nodomain?username,mailhost,port?one?(u
 TIMEOUT = 5  # seconds for a connection and for an answer
 
 _URL = re.compile(r"(?:[23]:)?(?P<scheme>ldap[si]?)://(?P<hosts>[^/?]*)(?:/(?P<rest>.*))?", re.S)
+_PLACE = re.compile(r"%(\d*)s")
 _SCOPES = {"": ldap.SCOPE_BASE, "base": ldap.SCOPE_BASE, "one": ldap.SCOPE_ONELEVEL,
            "sub": ldap.SCOPE_SUBTREE}  # fmt: skip
+
+
+class _Template(NamedTuple):
+    """Texts with places for the key between them, each of a width."""
+
+    texts: tuple[str, ...]
+    widths: tuple[int, ...]
+
+    def filled(self, key: str, escape: Callable[[str], str]) -> str:
+        keys = [escape(key.rjust(width)) for width in self.widths]
+        return "".join(map(str.__add__, self.texts, [*keys, ""]))
+
+
+def _template(text: str) -> _Template:
+    parts = _PLACE.split(text)
+    return _Template(tuple(map(_plain, parts[::2])), tuple(int(each or 0) for each in parts[1::2]))
+
+
+def _plain(text: str) -> str:
+    return unquote(text.replace("%%", "%"))
 
 
 class _Search(NamedTuple):
     """What an LDAP URL says (RFC 4516)."""
 
     servers: tuple[str, ...]
-    base: str
+    base: _Template
     attributes: list[str]
     scope: int
-    filter: str
+    filter: _Template
     bind_name: str = ""
     bind_password: str = ""
     start_tls: bool = False
@@ -59,11 +83,11 @@ def _parse(url: str) -> _Search:
         name, _, value = each.lstrip("!").partition("=")
         if each.startswith("!") and name.lower() not in ("bindname", "x-bindpw", "x-starttls"):
             raise MapError(f"an extension that is not known, and critical: {name!r}")
-        values[name.lower()] = unquote(value)
+        values[name.lower()] = _plain(value)
     hosts = [each.partition("://")[2] or each for each in found["hosts"].split()] or [""]
     return _Search(
-        tuple(f"{found['scheme']}://{host}" for host in hosts), unquote(base), names,
-        _SCOPES[scope.lower()], unquote(search) if "%s" not in search else search,
+        tuple(f"{found['scheme']}://{host}" for host in hosts), _template(base), names,
+        _SCOPES[scope.lower()], _template(search),
         values.get("bindname", ""), values.get("x-bindpw", ""), "x-starttls" in values,
     )  # fmt: skip
 
@@ -99,15 +123,22 @@ class Map(Popmap):
         if self._connection is not None:
             try:
                 return self._entry(key)
+            except ldap.NO_SUCH_OBJECT:
+                if self._search.base.widths:
+                    return None
+                self.close()
             except ldap.LDAPError:
                 self.close()
         trouble: MapError | None = None
+        base = self._search.base
         for server in self._search.servers:
             try:
                 self._connection = self._connect(server)
                 return self._entry(key)
             except ldap.NO_SUCH_OBJECT:
-                trouble = MapError(f"there is no {self._search.base!r}")
+                if base.widths:
+                    return None  # the entry that the key names
+                trouble = MapError(f"there is no {base.texts[0]!r}")
             except ldap.LDAPError as error:
                 trouble = MapError(f"{server}: {_reason(error)}")
             self.close()
@@ -116,10 +147,8 @@ class Map(Popmap):
 
     def _entry(self, key: str) -> dict[str, list[bytes]] | None:
         search = self._search
-        escaped = ldap.filter.escape_filter_chars(key)
-        # 2.2 takes a width as printf(3) does: %10s.
-        wanted = re.sub(r"%(\d*)s", lambda width: escaped.rjust(int(width[1] or 0)), search.filter)
-        base = search.base.replace("%s", ldap.dn.escape_dn_chars(key))
+        wanted = search.filter.filled(key, ldap.filter.escape_filter_chars)
+        base = search.base.filled(key, ldap.dn.escape_dn_chars)
         found = self._connection.search_ext_s(
             base, search.scope, wanted or "(objectClass=*)", search.attributes or None,
             timeout=TIMEOUT, sizelimit=0,

@@ -4,7 +4,8 @@
 
 Fields are left out from the right; an empty port column makes a query without it. Behind a blank a
 query of one's own may follow, ``SELECT ... WHERE user = :key``, which gives one to three columns:
-server, port, user. Hosts are tried in turn; one that starts with ``/`` is a socket.
+server, port, user. Hosts are tried in turn; one that starts with ``/`` is a socket. Names of tables
+and columns mean what they mean unquoted, as in 2.2; one given as ``"Name"`` is taken as it stands.
 Invariant: the key is a bound parameter, never text of a query; no error shows the password.
 """
 
@@ -21,7 +22,7 @@ from perdition.route import Route
 TIMEOUT = 5  # seconds for a connection and for an answer
 
 _NAMES = ("hosts", "port", "database", "table", "user", "password", "server", "key", "port_column")
-_IDENTIFIER = re.compile(r"[\w$]+(\.[\w$]+)?")
+_IDENTIFIER = re.compile(r"""("?)([\w$]+)\1""")
 _KEY = re.compile(r"(?<![:\w]):key\b")
 
 
@@ -34,12 +35,12 @@ class SqlMap(Popmap):
         "user", "port",
     )  # fmt: skip
     PARAMETER: ClassVar[str] = "%(key)s"  # how the driver writes a bound parameter
-    QUOTE: ClassVar[str] = '"'
+    QUOTE = '"'
     ERRORS: ClassVar[tuple[type[Exception], ...]]
 
     def __init__(self, option: str) -> None:
         found = re.search(r"\s+(?=(select|with)\s)", option, re.IGNORECASE)
-        query = option[found.end() :] if found else ""
+        self._free = option[found.end() :] if found else ""
         fields = (option[: found.start()] if found else option).split(":")
         if len(fields) > len(_NAMES):
             raise MapError(f"more than {len(_NAMES)} fields; they are {':'.join(_NAMES)}")
@@ -49,23 +50,35 @@ class SqlMap(Popmap):
         port = self.fields["port"]
         if port and not (port.isdigit() and len(port) <= 5):
             raise MapError(f"not a port: {port!r}")
-        if query and not _KEY.search(query):
+        if self._free and not _KEY.search(self._free):
             raise MapError("the query does not ask for :key")
-        self.query = query.replace("%", "%%") if query and "%" in self.PARAMETER else query
-        self.query = _KEY.sub(self.PARAMETER, self.query or self._own_query())
+        self.query, self._keys = self._bound()
         self._connection: Any = None
 
-    def _own_query(self) -> str:
-        columns = [self.fields["server"], *filter(None, [self.fields["port_column"]])]
-        parts = {name: self._quoted(self.fields[name]) for name in ("table", "key")}
-        shown = ", ".join(map(self._quoted, columns))
-        return f"SELECT {shown} FROM {parts['table']} WHERE {parts['key']} = :key"
+    def _bound(self) -> tuple[str, int]:
+        """The query in the driver's spelling, and how often it takes the key."""
+        query = self._free or self._own_query()
+        if "%" in self.PARAMETER:
+            query = query.replace("%", "%%")
+        return _KEY.subn(self.PARAMETER, query)
 
-    def _quoted(self, name: str) -> str:
-        if not _IDENTIFIER.fullmatch(name):
-            raise MapError(f"not a name of a table or column: {name!r}")
-        mark = self.QUOTE
-        return ".".join(f"{mark}{part}{mark}" for part in name.split("."))
+    def _own_query(self) -> str:
+        fields = ("server", "port_column") if self.fields["port_column"] else ("server",)
+        shown = ", ".join(map(self._quoted, fields))
+        return f"SELECT {shown} FROM {self._quoted('table')} WHERE {self._quoted('key')} = :key"
+
+    def _quoted(self, field: str) -> str:
+        mark, parts = self.QUOTE, []
+        for part in self.fields[field].split("."):
+            found = _IDENTIFIER.fullmatch(part)
+            if not found:
+                raise MapError(f"not a name of a table or column: {self.fields[field]!r}")
+            parts.append(f"{mark}{found[2] if found[1] else self._cased(field, part)}{mark}")
+        return ".".join(parts)
+
+    def _cased(self, field: str, name: str) -> str:
+        """What the database makes of a name without quotes."""
+        return name
 
     @abstractmethod
     def _connect(self, host: str) -> Any:
@@ -99,7 +112,7 @@ class SqlMap(Popmap):
         cursor = self._connection.cursor()
         try:
             if self.PARAMETER == "?":
-                cursor.execute(self.query, (key,))
+                cursor.execute(self.query, (key,) * self._keys)
             else:
                 cursor.execute(self.query, {"key": key})
             return cursor.fetchone()
