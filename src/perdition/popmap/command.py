@@ -75,8 +75,10 @@ class Map(Popmap):
         except BrokenPipeError:
             pass  # the program does not care for the key
         until, out, source = time.monotonic() + TIMEOUT, b"", process.stdout.fileno()
+        poll = select.poll()  # select(2) takes no descriptor above 1023
+        poll.register(source, select.POLLIN)
         while len(out) <= ANSWER_LIMIT:
-            if not select.select([source], [], [], max(0.0, until - time.monotonic()))[0]:
+            if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
                 raise TimeoutError
             data = os.read(source, 4096)
             if not data:

@@ -6,7 +6,7 @@ A request holds the key, the delimiter and both ends of the client's connection;
 server and port. All integers are big-endian; the addresses in a request of type 1 are those of 2.2
 on the little-endian machines it ran on. Other than 2.2 a question that stays unanswered ends after
 its retries. Source: section 7 of the description of 2.2.
-Invariant: our end of the socket is in a folder of its own that nobody else may enter.
+Invariant: an answer is from the socket that was asked, to this question, or there is none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import shutil
 import socket
 import struct
 import tempfile
-import time
 from ipaddress import IPv4Address, ip_address
 
 from perdition.errors import MapError
@@ -59,32 +58,27 @@ class Map(Popmap):
         user, server, port = _strings(answer, self._path)
         if not (user or server or port):
             raise MapError(f"{self._path}: the daemon has no answer")
-        return route_from(user, server.decode(), port.decode(), query.delimiter)
+        host, service = (each.decode("utf-8", "surrogateescape") for each in (server, port))
+        return route_from(user, host, service, query.delimiter)
 
     def _ask(self, asked: bytes) -> bytes:
         for _ in range(self._retries + 1):
             sock = self._open()
             try:
-                sock.sendto(asked, self._path)
-                return self._answer(sock)
+                # Nobody else can send to a connected socket, whatever path he calls himself by.
+                sock.connect(self._path)
+                sock.send(asked)
+                return sock.recv(ANSWER_LIMIT)
             except TimeoutError:
                 continue
         raise MapError(f"{self._path}: no answer to {self._retries + 1} questions")
-
-    def _answer(self, sock: socket.socket) -> bytes:
-        """The next datagram from the daemon; what others send is not one."""
-        until = time.monotonic() + self._timeout
-        while True:
-            sock.settimeout(max(0.001, until - time.monotonic()))
-            data, sender = sock.recvfrom(ANSWER_LIMIT)
-            if sender == self._path:
-                return data
 
     def _open(self) -> socket.socket:
         """A socket with a name, newly made: a late answer to an old question can't reach it."""
         self.close()
         self._folder = tempfile.mkdtemp(prefix="perdition-map-")
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.settimeout(max(0.001, self._timeout))  # a full queue makes a question wait, too
         name = os.path.join(self._folder, f"map.{os.getpid()}")
         self._sock.bind(name)
         # The daemon may run as another user: it has to reach the socket, the folder's name is

@@ -45,7 +45,7 @@ class Map(Popmap):
             if self._client is None:
                 self._client = redis.Redis.from_url(
                     self._url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT,
-                    retry_on_error=[], single_connection_client=False,
+                    retry_on_error=[],
                 )  # fmt: skip
             value = self._fetch(query.key)
         except (redis.RedisError, OSError, ValueError) as error:

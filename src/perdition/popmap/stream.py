@@ -5,14 +5,16 @@ Invariant: every wait has an end, every answer a bound.
 
 from __future__ import annotations
 
+import select
 import socket
+import time
 from abc import abstractmethod
 
 from perdition.errors import MapError
 from perdition.popmap.base import KEY_LIMIT, Popmap, Query, route_of
 from perdition.route import Route
 
-TIMEOUT = 5  # seconds for each wait
+TIMEOUT = 5  # seconds to connect, and for a question with its answer
 ANSWER_LIMIT = 65_536  # bytes
 
 
@@ -25,6 +27,7 @@ class StreamMap(Popmap):
     def __init__(self, option: str) -> None:
         self._sock: socket.socket | None = None
         self._buffer = b""
+        self._until_when = 0.0
 
     @abstractmethod
     def _exchange(self, key: bytes) -> bytes | None:
@@ -38,13 +41,15 @@ class StreamMap(Popmap):
 
     def _ask(self, key: bytes) -> bytes | None:
         try:
+            if self._sock is not None and not self._is_quiet():
+                self.close()
             if self._sock is not None:
                 try:
-                    return self._exchange(key)
+                    return self._question(key)
                 except (ConnectionError, EOFError):
                     self.close()  # it has died while nobody asked: make it anew
             self._connect()
-            return self._exchange(key)
+            return self._question(key)
         except (OSError, EOFError) as error:
             self.close()
             why = getattr(error, "strerror", None) or str(error) or "connection closed"
@@ -52,6 +57,17 @@ class StreamMap(Popmap):
         except MapError:
             self.close()
             raise
+
+    def _question(self, key: bytes) -> bytes | None:
+        self._until_when = time.monotonic() + TIMEOUT
+        return self._exchange(key)
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing, not even the end, has come unasked: it would answer the next key."""
+        poll = select.poll()  # select(2) takes no descriptor above 1023
+        assert self._sock is not None
+        poll.register(self._sock, select.POLLIN)
+        return not self._buffer and not poll.poll(0)
 
     @property
     def _where(self) -> str:
@@ -90,6 +106,7 @@ class StreamMap(Popmap):
         assert self._sock is not None
         if len(self._buffer) > ANSWER_LIMIT:
             raise MapError(f"{self._where}: an answer of more than {ANSWER_LIMIT} bytes")
+        self._sock.settimeout(max(0.001, self._until_when - time.monotonic()))
         data = self._sock.recv(4096)
         if not data:
             raise EOFError
