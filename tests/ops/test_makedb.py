@@ -89,3 +89,30 @@ def test_the_new_file_takes_the_place_of_the_old_at_once(tool: str, tmp_path: Pa
     popmap.close()
     assert [each.name for each in tmp_path.iterdir()] == ["map"]
     assert run(OURS / tool, tmp_path / "no" / "map", text=b"a:1\n")[0] == 255
+
+
+def test_a_link_to_the_file_stays_one(tool: str, tmp_path: Path) -> None:
+    (tmp_path / "maps").mkdir()
+    link, path = tmp_path / "link", tmp_path / "maps" / "map"
+    link.symlink_to(path)
+    for text in (b"a:1\n", b"a:2\n"):
+        assert run(OURS / tool, link, text=text)[0] == 0
+        assert link.is_symlink()
+        assert shown(OURS, tool, path) == {text.strip()}
+
+
+def test_a_missing_library_is_one_line(tool: str) -> None:
+    """Run as where neither Berkeley DB's bindings nor GNU dbm are installed."""
+    code = (
+        "import ctypes, sys\n"
+        "sys.modules.update(dict.fromkeys(('berkeleydb', 'bsddb3')))\n"
+        "def none(*_): raise OSError('libgdbm.so.6: cannot open shared object file')\n"
+        "ctypes.CDLL = none\n"
+        f"from perdition.ops import makedb\nmakedb.main_{tool.removeprefix('make')}()\n"
+    )
+    done = subprocess.run(
+        [BIN / "python", "-c", code], capture_output=True, timeout=20, check=False, text=True
+    )
+    assert done.returncode == 255
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"{tool}: a library is missing: ")

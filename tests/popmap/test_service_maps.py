@@ -173,7 +173,7 @@ def test_nis_by_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """No private ypserv can be run here: what ypmatch says is what it is known to say."""
     known = tmp_path / "ypmatch"
     known.write_text(
-        '#!/bin/sh\ntest "$2" = users || exit 9\ncase "$1" in jo) echo mail1.example:7 ;;\n'
+        '#!/bin/sh\ntest "$2" = users || exit 9\ncase "$1" in jo) echo mail1.example:7 ;; an) ;;\n'
         '*) echo "Can\'t match key $1 in map $2. Reason: No such key in map" >&2; exit 1 ;;\nesac\n'
     )
     known.chmod(0o755)
@@ -182,6 +182,8 @@ def test_nis_by_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         popmap.lookup(query(b"jo"))  # this machine is in no NIS domain
     monkeypatch.setattr("perdition.popmap.nis.Map.COMMAND", str(known))
     assert popmap.lookup(query(b"jo")) == route_of(b"mail1.example:7")
+    with pytest.raises(MapError, match="an empty answer"):
+        popmap.lookup(query(b"an"))
     for key in (b"no", b"-d", b"two words", b"jo\n"):
         assert popmap.lookup(query(key)) is None
     with pytest.raises(MapError, match="not the name"):

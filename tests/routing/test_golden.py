@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from tests.servers.daemon import Daemon
+from tests.servers.daemon import BIN, Daemon
 from tests.servers.lines import Lines
 from tests.servers.perdition2 import perdition_2
 
@@ -129,7 +129,7 @@ Chosen = tuple[str, ...]  # map_library and map_library_opt as options
 def write_map(
     kind: str, folder: Path, port: int, need: Callable[[str], str]
 ) -> tuple[Chosen, Chosen]:
-    """A map as 2.2's own tools write it; how 2.2 and how ours is told of it."""
+    """A map, for each written by the tool of the other; how 2.2 and how ours is told of it."""
 
     def chosen(library: str, path: Path) -> Chosen:
         return ("--map_library", library, "--map_library_opt", str(path))
@@ -139,12 +139,16 @@ def write_map(
         path.write_text(REGEX.replace("PORT", str(port)))
     else:
         text.write_text(MAP.replace("PORT", str(port)))
-        tool = need("makebdb" if kind == "bdb" else "makegdbm")
-        with text.open() as source:
-            subprocess.run([tool, path], stdin=source, check=True, timeout=20)
+        tool = "makebdb" if kind == "bdb" else "makegdbm"
+        for maker, made in ((need(tool), path), (str(BIN / tool), folder / "map-of-ours")):
+            with text.open() as source:
+                subprocess.run([maker, made], stdin=source, check=True, timeout=20)
     of_2_2 = "gdbm" if kind == "popmap" else kind
-    theirs = chosen(f"libperditiondb_{of_2_2}.so.0", path)
-    return theirs, chosen("popmap", text) if kind == "popmap" else theirs
+    library = f"libperditiondb_{of_2_2}.so.0"
+    if kind == "posix_regex":
+        return chosen(library, path), chosen(library, path)
+    own = chosen("popmap", text) if kind == "popmap" else chosen(library, path)
+    return chosen(library, folder / "map-of-ours"), own
 
 
 def log_in(port: int, name: str, password: str) -> None:

@@ -31,16 +31,25 @@ class Format(NamedTuple):
 
 def main_gdbm() -> None:
     """The command ``makegdbm``."""
-    from perdition.popmap import gdbm  # noqa: PLC0415 - each command needs its own driver
-
+    try:
+        from perdition.popmap import gdbm  # noqa: PLC0415 - each command needs its own driver
+    except ImportError as error:
+        sys.exit(_without_driver("makegdbm", error))
     sys.exit(run(Format("makegdbm", gdbm.write, gdbm.entries, False), sys.argv[1:]))
 
 
 def main_bdb() -> None:
     """The command ``makebdb``."""
-    from perdition.popmap import bdb  # noqa: PLC0415
-
+    try:
+        from perdition.popmap import bdb  # noqa: PLC0415
+    except ImportError as error:
+        sys.exit(_without_driver("makebdb", error))
     sys.exit(run(Format("makebdb", bdb.write, bdb.entries, True), sys.argv[1:]))
+
+
+def _without_driver(name: str, error: ImportError) -> int:
+    print(f"{name}: a library is missing: {error}", file=sys.stderr)
+    return FAILED
 
 
 def run(kind: Format, words: list[str]) -> int:
@@ -71,7 +80,8 @@ def run(kind: Format, words: list[str]) -> int:
 
 def _make(kind: Format, path: str, source: BinaryIO) -> None:
     """Write the new file beside the old, then let it take its place."""
-    folder = os.path.dirname(os.path.abspath(path))
+    path = os.path.realpath(path)  # a link stays one
+    folder = os.path.dirname(path)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{kind.name}-") as aside:
         new = os.path.join(aside, "new")
         for key in kind.write(new, _entries(kind, source)):

@@ -152,7 +152,10 @@ def _odbc(options: argparse.Namespace) -> None:
         words += [f"UID={options.admin}", f"PWD={{{os.environ.get(PASSWORD, '')}}}"]
     try:
         connection = pyodbc.connect(";".join(words), autocommit=True, timeout=10)
-        connection.execute(table)
+        # USER is a word of SQL; in quotes its case counts, so it is what it is without them.
+        quote = str(connection.getinfo(pyodbc.SQL_IDENTIFIER_QUOTE_CHAR)).strip()
+        user = "USER" if connection.getinfo(pyodbc.SQL_IDENTIFIER_CASE) == 1 else "user"
+        connection.execute(_TABLE.format(table=options.table, user=f"{quote}{user}{quote}"))
         connection.close()
     except pyodbc.Error as error:
         raise MapError(str(error.args[-1])) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,12 @@ except ImportError:
     from bsddb3 import db
 
 
+_MAGICS = (0x061561, 0x053162, 0x042253)  # hash, tree, queue
+
+# A database of numbered records takes no texts for keys (TypeError); names may be of any bytes.
+_ERRORS = (db.DBError, TypeError, ValueError)
+
+
 class Map(KeptFile):
     """``map_library_opt``: the file's path."""
 
@@ -24,11 +31,13 @@ class Map(KeptFile):
         self._database: Any = None
 
     def _open(self) -> None:
+        if not _is_whole(self.path):
+            raise MapError(f"{self.path}: is cut short, or being written")
         database = db.DB()
         try:
             # Not mapped into memory: a file that its writer cuts short would end the process.
             database.open(self.path, None, db.DB_UNKNOWN, db.DB_RDONLY | db.DB_NOMMAP)
-        except db.DBError as error:
+        except _ERRORS as error:
             database.close()
             raise MapError(f"{self.path}: {_reason(error)}") from None
         self._database = database
@@ -36,7 +45,7 @@ class Map(KeptFile):
     def _fetch(self, key: bytes) -> bytes | None:
         try:
             value: bytes | None = self._database.get(key)
-        except db.DBError as error:
+        except _ERRORS as error:
             self.close()
             raise MapError(f"{self.path}: {_reason(error)}") from None
         return value
@@ -45,6 +54,22 @@ class Map(KeptFile):
         database, self._database = self._database, None
         if database is not None:
             database.close()
+
+
+def _is_whole(path: str) -> bool:
+    """Whether the file is as long as its first page says; the library takes what lacks for empty.
+
+    Source: the head of each file, of which these fields are the same in all versions (db_page.h):
+    magic at 12, bytes of a page at 20, number of the last page at 32, in the writer's byte order.
+    """
+    with open(path, "rb") as file:
+        head = file.read(36)
+        size = file.seek(0, 2)
+    for order in "<>":
+        magic, _, page, *_, last = struct.unpack_from(f"{order}6I", head.ljust(36, b"\0"), 12)
+        if magic in _MAGICS:
+            return bool(page * (last + 1) <= size)
+    return True  # the library will say what is wrong
 
 
 def _reason(error: Exception) -> str:
@@ -76,7 +101,7 @@ def entries(path: str) -> Iterator[tuple[bytes, bytes]]:
         while (pair := cursor.next()) is not None:
             yield pair
         cursor.close()
-    except db.DBError as error:
+    except _ERRORS as error:
         raise MapError(f"{path}: {_reason(error)}") from None
     finally:
         database.close()

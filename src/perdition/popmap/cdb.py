@@ -13,6 +13,8 @@ from perdition.popmap.kept import KeptFile
 
 _PAIR = struct.Struct("<II")
 _VALUE_LIMIT = 65_536  # bytes
+_SLOT_LIMIT = 1 << 26  # in one of 256 tables, of which half are empty; 4 GB hold no more
+_PROBE_LIMIT = 10_000  # slots tried for one key; a table that is half empty needs a few
 
 
 class Map(KeptFile):
@@ -42,7 +44,9 @@ class Map(KeptFile):
         for byte in key:
             digest = (digest * 33 & 0xFFFFFFFF) ^ byte
         table, slots = self._pair(digest % 256 * 8)
-        for turn in range(slots):
+        if slots > _SLOT_LIMIT:
+            raise MapError(f"{self.path}: not a cdb")
+        for turn in range(min(slots, _PROBE_LIMIT)):
             slot = (digest // 256 + turn) % slots
             found, at = self._pair(table + slot * 8)
             if not at:
@@ -51,6 +55,8 @@ class Map(KeptFile):
                 key_size, value_size = self._pair(at)
                 if key_size == len(key) and self._read(at + 8, key_size) == key:
                     return self._read(at + 8 + key_size, min(value_size, _VALUE_LIMIT))
+        if slots > _PROBE_LIMIT:
+            raise MapError(f"{self.path}: not a cdb")
         return None
 
     def _pair(self, at: int) -> tuple[int, int]:

@@ -162,7 +162,7 @@ class Lookups:
         try:
             return self._map.lookup(query)
         except Stale:
-            raise MapError("the map's file is still being read") from None
+            raise MapError("the map's file is still being read or written") from None
 
     def _failed(self, error: MapError) -> None:
         """Log the first failure of a row, and each that says something else."""

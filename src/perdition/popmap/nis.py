@@ -44,6 +44,8 @@ class Map(Popmap):
         except OSError as error:
             raise MapError(f"ypmatch (Debian: yp-tools): {error.strerror}") from None
         if done.returncode == 0:
+            if not done.stdout.strip():
+                raise MapError("ypmatch: an empty answer")
             return route_of(done.stdout[:ANSWER_LIMIT].split(b"\n", 1)[0].strip(), query.delimiter)
         said = done.stderr.strip()
         if _MISSING in said.lower():
