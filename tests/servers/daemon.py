@@ -35,11 +35,13 @@ class Daemon:
         self.config = folder / "perdition.conf"
         self.log = folder / "log"
         self.pid_file = folder / "pid"
+        self.control = folder / "control.sock"
         self.options = [
             "bind_address 127.0.0.1",
             f"listen_port {self.port}",
             f"log_facility {self.log}",
             f"pid_file {self.pid_file}",
+            f"control_socket {self.control}",
             "no_daemon",
             "no_lookup",
             *options,

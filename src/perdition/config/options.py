@@ -22,6 +22,7 @@ from perdition.config.readers import (
     networks,
     number,
     numeric_addresses,
+    path_or_none,
     port,
     protocol_name,
     query_keys,
@@ -103,6 +104,16 @@ class Config(TlsOptions):
     )
     connection_logging: bool = flag(
         "Log the dialogues up to the login, passwords masked; needs debug.", short="C"
+    )
+    control_socket: str = opt(
+        "",
+        path_or_none,
+        "The socket through which perditionctl reaches this daemon, for its owner only; none: no "
+        "socket.",
+        meta="FILE",
+        initial="/run/perdition/NAME.PID.sock",
+        example="/run/perdition/perdition.sock",
+        since="3.0",
     )
     debug: bool = flag("Log more, and all options at the start.", short="d")
     domain_delimiter: str = opt(

@@ -213,6 +213,11 @@ def absolute(value: str) -> str:
     return text(value)
 
 
+def path_or_none(value: str) -> str:
+    """A file named from ``/``, the word none, or empty for the default."""
+    return "none" if value.lower() == "none" else absolute(value)
+
+
 def query_keys(value: str) -> tuple[str, ...]:
     r"""``FORMAT,…`` with the escapes \U \u \d \D \i \p \I \P \\; a last lone \ is let pass."""
     for each in some(value).split(","):

@@ -7,6 +7,7 @@ Invariant: at most one server is connected, and one whose answer was not yes is 
 from __future__ import annotations
 
 import ssl
+import time
 from typing import Any
 
 from perdition import proxy_header
@@ -27,14 +28,14 @@ _NEXT_MAY_HELP = (Reason.UNREACHABLE, Reason.NEGOTIATION, Reason.TEMPORARY)
 class Attempts(Stepped):
     """A dialogue that logs in at servers; who inherits says what becomes of it."""
 
-    __slots__ = ("_at", "server", "trail")
+    __slots__ = ("at", "server", "trail")
 
     trail: Trail
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self.server: Side[Back] | None = None
-        self._at: Server | None = None  # where this session counts
+        self.at: Server | None = None  # where this session counts
 
     def _verdict(
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
@@ -81,7 +82,8 @@ class Attempts(Stepped):
         service = self.service
         if not service.health.enter(server):
             return Refused(Reason.TEMPORARY, detail="server_connection_limit reached"), "plaintext"
-        self._at = server
+        self.at = server
+        started = time.monotonic()
         refused = Refused(Reason.UNREACHABLE, detail="no address")
         secure, slow = "plaintext", False
         addresses = service.resolver.known(server) or await self._resolve(server)
@@ -97,12 +99,17 @@ class Attempts(Stepped):
             secure = secure_word(self.server, service.back_terms.tls)
             if isinstance(outcome, Accepted):
                 service.resolver.prefer(server, address)
+                service.health.answered(server, time.monotonic() - started)
                 return outcome, secure
             refused, slow = outcome, slow or self._timed_out
             self._drop_server()
             if refused.reason is not Reason.UNREACHABLE:
                 break
         self._leave()
+        if refused.reason is Reason.REFUSED:
+            service.health.answered(server, time.monotonic() - started)
+        else:
+            service.health.disappointed(server)
         down = slow or refused.reason is Reason.UNREACHABLE
         if down and service.health.failed(server, slow=slow):
             service.log.err(f"server {server} is down: {refused.detail}")
@@ -177,7 +184,7 @@ class Attempts(Stepped):
 
     def _leave(self) -> None:
         """Give the place at the server to somebody else."""
-        server, self._at = self._at, None
+        server, self.at = self.at, None
         if server is not None:
             self.service.health.leave(server)
 

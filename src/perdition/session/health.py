@@ -8,11 +8,23 @@ Invariant: a server that works is never left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from perdition.route import Server
 
 KEPT = 4096  # servers remembered
+_WEIGHT = 0.125  # of the newest in a moving average
+
+
+class Tally:
+    """What one server did since this worker began."""
+
+    __slots__ = ("answers", "failures", "seconds")
+
+    def __init__(self) -> None:
+        self.answers = 0  # logins that it accepted or refused
+        self.failures = 0  # that it did not answer, or not now
+        self.seconds = 0.0  # moving average from the start of a connection to an answer
 
 
 class Health:
@@ -26,6 +38,7 @@ class Health:
         self._sessions: dict[Server, int] = {}
         self._clock = clock
         self._down: dict[Server, tuple[float, bool]] = {}  # until when; whether it was slow
+        self._tallies: dict[Server, Tally] = {}
 
     def order(self, servers: tuple[Server, ...]) -> tuple[Server, ...]:
         """Return which of `servers` to try, in which order."""
@@ -73,3 +86,45 @@ class Health:
     def works(self, server: Server) -> bool:
         """The server answered; say whether that is news."""
         return bool(self._down) and self._down.pop(server, None) is not None
+
+    # -- for who asks -----------------------------------------------------------------------
+
+    def answered(self, server: Server, seconds: float) -> None:
+        """The server accepted or refused a login, so long after the connection was begun."""
+        tally = self._tallies.get(server) or self._tally(server)
+        tally.answers += 1
+        if tally.answers == 1:
+            tally.seconds = seconds
+        else:
+            tally.seconds += (seconds - tally.seconds) * _WEIGHT
+
+    def disappointed(self, server: Server) -> None:
+        """The server did not answer a login."""
+        (self._tallies.get(server) or self._tally(server)).failures += 1
+
+    def _tally(self, server: Server) -> Tally:
+        if len(self._tallies) >= KEPT:
+            self._tallies.clear()
+        tally = self._tallies[server] = Tally()
+        return tally
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        """What is known of each server: a row of ``servers``, but for its sessions."""
+        now = self._clock()
+        for server in list({**self._tallies, **self._down}):
+            row = row_of_server(str(server))
+            if tally := self._tallies.get(server):
+                row |= {"answers": tally.answers, "failures": tally.failures}
+                row["latency"] = round(tally.seconds, 6) if tally.answers else None
+            if server in self._down:
+                until, slow = self._down[server]
+                row["state"] = "slow" if slow else "down"
+                row["retry"] = max(0, round(until - now))
+            yield row
+
+
+def row_of_server(name: str) -> dict[str, object]:
+    """A row of ``servers`` that works and of which nothing more is known; times in seconds."""
+    return {
+        "server": name, "state": "up", "retry": None, "answers": 0, "failures": 0, "latency": None,
+    }  # fmt: skip

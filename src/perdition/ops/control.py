@@ -1,0 +1,171 @@
+"""perditionctl: see and steer the running daemons of a host, all at once.
+
+It talks to their control sockets and nothing else. Invariant: the exit status is 0 only if every
+daemon did what was asked of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from perdition.ops.control_calls import RUN_FOLDER, Answer, ask, find
+from perdition.ops.control_views import (
+    show_kicked,
+    show_servers,
+    show_status,
+    show_who,
+)
+
+OK, FAILED, NOT_RUNNING = 0, 1, 3  # argparse adds 2 for words it does not know
+SECONDS = 5.0  # until a daemon must have answered
+
+
+class Word(NamedTuple):
+    """A word behind a verb."""
+
+    name: str
+    help: str
+    default: str | None = None  # None: it must be given
+    choices: tuple[str, ...] | None = None
+
+
+class Verb(NamedTuple):
+    """A verb: its help, its words, and how its answers are shown (True: all is well)."""
+
+    help: str
+    show: Callable[[Sequence[Answer], argparse.Namespace], bool]
+    words: tuple[Word, ...] = ()
+    seconds: float = SECONDS
+
+
+VERBS: dict[str, Verb] = {
+    "status": Verb("Show the daemons: sessions, workers, and what is wrong.", show_status),
+    "who": Verb(
+        "Show the sessions; all, or those of one user, client's address or session id.",
+        show_who,
+        (Word("match", "user, address or session id", ""),),
+    ),
+    "kick": Verb(
+        "End the sessions of one user or client's address, or one session.",
+        show_kicked,
+        (Word("match", "user, address or session id"),),
+    ),
+    "servers": Verb(
+        "Show the servers: up or down, how quickly they answer logins, their sessions.",
+        show_servers,
+    ),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's words."""
+    top = argparse.ArgumentParser(
+        prog="perditionctl",
+        description="See and steer the running Perdition daemons of this host, all at once.",
+        epilog="Exit status: 0 done, 1 failed or not by all, 2 usage, 3 no daemon runs.",
+        allow_abbrev=False,
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    for each, default in ((top, False), (common, argparse.SUPPRESS)):
+        each.add_argument(
+            "--json", action="store_true", default=default, help="one JSON object, for programs"
+        )
+    top.add_argument(
+        "--run-dir", metavar="DIR", default=RUN_FOLDER, help="of sockets, instead of %(default)s"
+    )
+    top.add_argument(
+        "--socket", metavar="FILE", action="append", default=[],
+        help="ask the daemon with this control_socket only; may be repeated",
+    )  # fmt: skip
+    top.add_argument(
+        "--daemon", metavar="NAME", default="",
+        help="only daemons of this name, such as imap4s or perdition.imap4s",
+    )  # fmt: skip
+    top.add_argument(
+        "--wait", metavar="SECONDS", type=float, default=None,
+        help=f"for answers (default: {SECONDS:g}; longer for a reload)",
+    )  # fmt: skip
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        words = verbs.add_parser(name, help=verb.help, description=verb.help, parents=[common])
+        for word in verb.words:
+            words.add_argument(
+                word.name,
+                help=word.help,
+                choices=word.choices,
+                default=word.default,
+                nargs=None if word.default is None else "?",
+            )
+    return top
+
+
+def _sockets(words: argparse.Namespace) -> list[str]:
+    paths: list[str] = [os.path.abspath(path) for path in words.socket]
+    return paths or find(words.run_dir)
+
+
+def _of_daemon(answer: Answer, name: str) -> bool:
+    return not name or name in (answer.name, answer.name.removeprefix("perdition."))
+
+
+def run(argv: Iterable[str] | None = None) -> int:
+    """Carry out one command; return the exit status."""
+    words = parser().parse_args(None if argv is None else list(argv))
+    verb = VERBS[words.verb]
+    paths = _sockets(words)
+    if words.daemon:
+        living = ask(paths, {"verb": "status"}, SECONDS)
+        paths = [answer.socket for answer in living if _of_daemon(answer, words.daemon)]
+    request = {"verb": words.verb, **{word.name: getattr(words, word.name) for word in verb.words}}
+    answers = ask(paths, request, words.wait or verb.seconds)
+    if not answers:
+        of = f" of the name {words.daemon}" if words.daemon else ""
+        where = ", ".join(words.socket) or words.run_dir
+        _complain(f"no daemon{of} answers at {where}")
+        return NOT_RUNNING
+    for answer in answers:
+        if answer.error:
+            _complain(f"{answer.name}: {answer.error}")
+        for pid in answer.late:
+            _complain(f"{answer.name}: worker [{pid}] does not answer")
+    if words.json:
+        print(json.dumps({"daemons": [_as_json(answer) for answer in answers]}, indent=1))
+        shown = True
+    else:
+        shown = verb.show([answer for answer in answers if not answer.error], words)
+    whole = not any(answer.error or answer.late for answer in answers)
+    return OK if shown and whole else FAILED
+
+
+def _as_json(answer: Answer) -> dict[str, object]:
+    about = {"daemon": answer.ident, "pid": answer.pid, "socket": answer.socket}
+    return {
+        **about,
+        "error": answer.error or None,
+        "late": answer.late,
+        "more": answer.more,
+        **({"status": answer.status} if answer.status else {"rows": answer.rows}),
+    }
+
+
+def _complain(text: str) -> None:
+    print(f"perditionctl: {text}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """The console command."""
+    try:
+        status = run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = OK  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except (OSError, KeyboardInterrupt) as error:
+        _complain(str(error) or "interrupted")
+        status = FAILED
+    sys.exit(status)

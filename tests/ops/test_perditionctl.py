@@ -1,0 +1,212 @@
+"""perditionctl as an administrator runs it, beside real daemons and a real Dovecot."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.servers.daemon import BIN, Daemon
+from tests.servers.dovecot import Dovecot
+from tests.servers.lines import Lines
+
+from perdition.ops.tables import plain, size, span, table
+
+USERS = {"ann": "canary-ann", "bob": "canary-bob"}
+
+
+class Site:
+    """Two daemons with their sockets in one folder, before one Dovecot."""
+
+    def __init__(self, dovecot: Dovecot, folder: Path) -> None:
+        self.run_dir = folder / "run"
+        self.run_dir.mkdir()
+        options = ("outgoing_server 127.0.0.1", "workers 2", "failure_delay 0")
+        self.imap, self.pop = (
+            Daemon(folder / name, *options, f"outgoing_port {port}",
+                   f"control_socket {self.run_dir}/{name}.sock", command=f"perdition.{name}")
+            for name, port in (("imap4", dovecot.port), ("pop3", dovecot.pop3))
+        )  # fmt: skip
+
+    def ctl(self, *words: object, status: int = 0) -> str:
+        """Run a command; return what it prints."""
+        done = self.run(*words)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    def run(self, *words: object) -> subprocess.CompletedProcess[str]:
+        command = [str(BIN / "perditionctl"), f"--run-dir={self.run_dir}", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=15)
+
+    def json(self, *words: object) -> list[dict[str, Any]]:
+        """What each daemon says, as a program reads it."""
+        found: list[dict[str, Any]] = json.loads(self.run("--json", *words).stdout)["daemons"]
+        return found
+
+
+@pytest.fixture(scope="module")
+def dovecot(folder: Path, need: Callable[[str], str]) -> Iterator[Dovecot]:
+    """Dovecot with two users."""
+    with Dovecot(need("dovecot"), folder / "dovecot", USERS) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def site(dovecot: Dovecot, folder: Path) -> Iterator[Site]:
+    """The daemons, up."""
+    found = Site(dovecot, folder)
+    with found.imap, found.pop:
+        yield found
+
+
+def imap(site: Site, user: str) -> Lines:
+    """An IMAP client that is in."""
+    client = Lines.to(site.imap.port)
+    client.hear()
+    assert " OK " in client.ask(f"a LOGIN {user} {USERS[user]}")[-1]
+    return client
+
+
+def pop(site: Site, user: str) -> Lines:
+    """A POP3 client that is in."""
+    client = Lines.to(site.pop.port)
+    client.hear()
+    client.say(f"USER {user}\r\nPASS {USERS[user]}")
+    assert [client.hear()[:3], client.hear()[:3]] == ["+OK", "+OK"]
+    return client
+
+
+def test_status_of_all_daemons(site: Site) -> None:
+    with imap(site, "ann"), pop(site, "bob"):
+        head, first, second = site.ctl("status").splitlines()
+        assert head.split()[:4] == ["DAEMON", "PID", "UP", "SESSIONS"]
+        assert first.split()[:2] == ["perdition.imap4", str(site.imap.process.pid)]
+        assert second.split()[:2] == ["perdition.pop3", str(site.pop.process.pid)]
+        assert [first.split()[3], second.split()[3]] == ["1", "1"]
+        assert f"127.0.0.1:{site.pop.port}" in second
+    (only,) = site.json("--daemon", "pop3", "status")
+    assert only["status"]["protocol"] == "POP3"
+    assert only["error"] is None
+
+
+def test_who_and_kick_cover_all_daemons(site: Site) -> None:
+    with imap(site, "ann") as ann, imap(site, "bob") as bob, pop(site, "ann") as pops:
+        lines = site.ctl("who").splitlines()
+        assert lines[0].split()[:5] == ["DAEMON", "ID", "USER", "CLIENT", "SERVER"]
+        assert sorted(line.split()[2] for line in lines[1:]) == ["ann", "ann", "bob"]
+        assert len(site.ctl("who", "bob").splitlines()) == 2
+        assert "ended: 2" in site.ctl("kick", "ann")
+        assert ann.hear() == pops.hear() == ""
+        assert bob.ask("b NOOP")[-1].startswith("b OK")
+        (row,) = [row for daemon in site.json("who") for row in daemon["rows"]]
+        assert row["user"] == "bob"
+        site.ctl("kick", row["id"])
+        assert bob.hear() == ""
+    assert site.ctl("who") == "no sessions\n"
+    assert site.ctl("who", "ann", status=1) == "no session of ann\n"
+    assert site.ctl("kick", "ann", status=1) == "no session of ann\n"
+
+
+def test_servers_are_added_up_over_workers(site: Site, dovecot: Dovecot) -> None:
+    clients = [imap(site, "ann") for _ in range(8)]
+    text = site.ctl("--daemon", "imap4", "servers")
+    (line,) = text.splitlines()[1:]
+    server, state, retry, sessions, logins, *_, latency, unit = line.split()
+    assert (server, state, retry, sessions) == (f"127.0.0.1:{dovecot.port}", "up", "-", "8")
+    assert int(logins) >= 8
+    assert float(latency) > 0 and unit == "ms"
+    for client in clients:
+        client.__exit__()
+
+
+def test_a_name_that_would_move_the_cursor_is_escaped(site: Site) -> None:
+    with Lines.to(site.imap.port) as client:
+        client.hear()
+        client.ask(b'a LOGIN "\x1b[2Jeve\xc2\x9b" x')
+        shown = site.ctl("who")
+    assert r"\x1b[2Jeve\x9b" in shown
+    assert "\x1b" not in shown and "\x9b" not in shown
+
+
+def test_tables_fit_the_terminal(site: Site) -> None:
+    with imap(site, "ann"), pop(site, "ann"):
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv("/bin/sh", ["sh", "-c", f"stty cols 60; exec {BIN}/perditionctl "
+                     f"--run-dir {site.run_dir} who"])  # fmt: skip
+        shown = b""
+        try:
+            while data := os.read(terminal, 4096):
+                shown += data
+        except OSError:
+            pass  # so Linux says that the other end is gone
+        os.close(terminal)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    lines = shown.decode().splitlines()
+    assert len(lines) == 3
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[0].split()[0] == "DAEMON"
+    assert "…" in lines[1]
+
+
+def test_exit_status_says_what_is_wrong(site: Site, tmp_path: Path) -> None:
+    nobody = subprocess.run(
+        [BIN / "perditionctl", "--run-dir", tmp_path, "status"], capture_output=True, check=False
+    )
+    assert nobody.returncode == 3
+    assert b"no daemon answers at" in nobody.stderr
+    assert site.run("--daemon", "imaps", "status").returncode == 3
+    assert site.run("dance").returncode == 2
+    first = site.imap.workers[0]
+    os.kill(first, signal.SIGSTOP)
+    try:
+        done = site.run("who")
+    finally:
+        os.kill(first, signal.SIGCONT)
+    assert done.returncode == 1
+    assert f"perdition.imap4: worker [{first}] does not answer" in done.stderr
+
+
+def test_a_daemon_that_hangs_takes_nothing_from_the_others(site: Site, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left_behind, socket.socket(socket.AF_UNIX) as hung:
+        left_behind.bind(str(tmp_path / "left.sock"))
+        hung.bind(str(tmp_path / "hung.sock"))
+        hung.listen()
+        (tmp_path / "imap.sock").symlink_to(site.imap.control.with_name("none"))
+        options = [f"--socket={site.run_dir}/pop3.sock"]
+        options += [f"--socket={path}" for path in tmp_path.iterdir()]
+        done = site.run("--wait", "1", *options, "status")
+    assert done.returncode == 1
+    assert "perdition.pop3" in done.stdout
+    assert done.stderr == "perditionctl: hung.sock: no answer within 1 s\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_nobody_else_may_ask(site: Site, need: Callable[[str], str]) -> None:
+    code = f"import socket; socket.socket(socket.AF_UNIX).connect('{site.run_dir}/imap4.sock')"
+    words = [need("setpriv"), "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "PermissionError" in done.stderr
+
+
+def test_numbers_and_texts_of_tables() -> None:
+    assert [span(n) for n in (None, 0, 59, 60, 3661, 90_000)] == [
+        "-", "0s", "59s", "1m", "1h1m", "1d1h",
+    ]  # fmt: skip
+    assert [size(n) for n in (0, 999, 1000, 12_345_678)] == ["0", "999", "1.0k", "12.3M"]
+    assert plain("a\r\nb") == r"a\r\nb"
+    assert table(("A", "B"), [("x" * 40, 7)], 20) == ["A" + " " * 18 + "B", "x" * 16 + "…  7"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(site: Site) -> None:
+    command = f"{BIN}/perditionctl --run-dir {site.run_dir} --json status | head -c 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{", "")
