@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -13,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import ROOT
 from tests.servers.daemon import BIN, Daemon
 from tests.servers.dovecot import Dovecot
 from tests.servers.lines import Lines
 
+from perdition.ops.control import LEVELS, VERBS, parser
 from perdition.ops.tables import plain, size, span, table
 
 USERS = {"ann": "canary-ann", "bob": "canary-bob"}
@@ -126,6 +129,36 @@ def test_servers_are_added_up_over_workers(site: Site, dovecot: Dovecot) -> None
         client.__exit__()
 
 
+def test_a_server_is_drained_at_all_daemons(site: Site) -> None:
+    try:
+        assert "perdition.pop3: done" in site.ctl("drain", "127.0.0.1")
+        assert "drained: 127.0.0.1" in site.ctl("status")
+        with Lines.to(site.imap.port) as client:
+            client.hear()
+            assert " NO [UNAVAILABLE] " in client.ask("a LOGIN ann canary-ann")[-1]
+        assert " drained " in site.ctl("servers")
+    finally:
+        site.ctl("undrain", "127.0.0.1")
+    with imap(site, "ann"):
+        assert " up " in site.ctl("servers")
+
+
+def test_reload_says_what_is_wrong(site: Site) -> None:
+    site.imap.write("conection_limit 7")
+    done = site.run("reload")
+    site.imap.write()
+    assert done.returncode == 1
+    assert done.stdout == "perdition.pop3: done\n"
+    first, last = done.stderr.splitlines()
+    assert re.match(r"perditionctl: perdition.imap4: .*perdition\.conf:\d+: conection_limit", first)
+    assert last == "perditionctl: perdition.imap4: the old configuration stays in force"
+    assert site.ctl("reload").count("done") == 2
+    assert site.ctl("flush") == "".join(
+        f"perdition.{name}: 0 answers forgotten\n" for name in ("imap4", "pop3")
+    )
+    assert site.ctl("log-level", "info").count("done") == 2
+
+
 def test_a_name_that_would_move_the_cursor_is_escaped(site: Site) -> None:
     with Lines.to(site.imap.port) as client:
         client.hear()
@@ -210,3 +243,39 @@ def test_a_reader_that_has_seen_enough_is_no_error(site: Site) -> None:
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True,
                           text=True, check=False)  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "{", "")
+
+
+def completed(*words: str) -> list[str]:
+    """What bash offers behind these words, the last of them begun."""
+    file = ROOT / "share/bash-completion/completions/perditionctl"
+    script = (
+        f'. {file}; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _perditionctl; '
+        'printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", script, "bash", "perditionctl", *words],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_bash_completes_every_verb_and_option() -> None:
+    options = [each for action in parser()._actions for each in action.option_strings]
+    offered = completed("")
+    assert set(VERBS) <= set(offered)
+    assert {each for each in options if each.startswith("--")} <= set(offered)
+    assert completed("--run-dir", "/tmp", "se") == ["servers"]
+    assert completed("log-level", "") == [*LEVELS, "--json"]
+
+
+def test_the_man_page_names_every_verb_and_option(need: Callable[[str], str]) -> None:
+    page = ROOT / "share/man/man1/perditionctl.1"
+    done = subprocess.run([need("groff"), "-man", "-ww", "-Tascii", "-P-c", page],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stderr == ""
+    text = re.sub(".\b", "", done.stdout)
+    for name, verb in VERBS.items():
+        assert re.search(rf"^ +{name}( {'.*'.join(word.name.upper() for word in verb.words)}|$)",
+                         text.replace("[", "").replace("]", ""), re.MULTILINE), name  # fmt: skip
+    for action in parser()._actions:
+        for each in action.option_strings:
+            assert each in text

@@ -15,14 +15,20 @@ from typing import NamedTuple
 
 from perdition.ops.control_calls import RUN_FOLDER, Answer, ask, find
 from perdition.ops.control_views import (
+    show_done,
+    show_flushed,
     show_kicked,
     show_servers,
     show_status,
+    show_stopping,
     show_who,
 )
+from perdition.ops.tables import plain
 
 OK, FAILED, NOT_RUNNING = 0, 1, 3  # argparse adds 2 for words it does not know
 SECONDS = 5.0  # until a daemon must have answered
+RELOAD_SECONDS = 60.0
+LEVELS = ("error", "notice", "info", "debug")
 
 
 class Word(NamedTuple):
@@ -43,6 +49,8 @@ class Verb(NamedTuple):
     seconds: float = SECONDS
 
 
+_SERVER = Word("server", "HOST or HOST:PORT as `servers` shows it; without a port: any")
+
 VERBS: dict[str, Verb] = {
     "status": Verb("Show the daemons: sessions, workers, and what is wrong.", show_status),
     "who": Verb(
@@ -58,6 +66,33 @@ VERBS: dict[str, Verb] = {
     "servers": Verb(
         "Show the servers: up or down, how quickly they answer logins, their sessions.",
         show_servers,
+    ),
+    "drain": Verb(
+        "Send no new sessions to a server; those that it has go on. A reload keeps it so, a "
+        "restart does not.",
+        show_done,
+        (_SERVER,),
+    ),
+    "undrain": Verb("Send new sessions to a drained server again.", show_done, (_SERVER,)),
+    "flush": Verb(
+        "Forget what the popmap said, of one user or of all; maps in files are read anew anyway.",
+        show_flushed,
+        (Word("user", "name as it is given at the login", ""),),
+    ),
+    "log-level": Verb(
+        "Log more or less, until the next reload.",
+        show_done,
+        (Word("level", "how little must matter to be logged", choices=LEVELS),),
+    ),
+    "reload": Verb(
+        "Read configuration, certificates and maps anew; a bad configuration changes nothing.",
+        show_done,
+        seconds=RELOAD_SECONDS,
+    ),
+    "stop": Verb(
+        "Stop the daemons: no new clients, sessions may end within shutdown_timeout. A service "
+        "manager may start them again; stop that instead.",
+        show_stopping,
     ),
 }
 
@@ -121,7 +156,8 @@ def run(argv: Iterable[str] | None = None) -> int:
     if words.daemon:
         living = ask(paths, {"verb": "status"}, SECONDS)
         paths = [answer.socket for answer in living if _of_daemon(answer, words.daemon)]
-    request = {"verb": words.verb, **{word.name: getattr(words, word.name) for word in verb.words}}
+    request: dict[str, object] = {"verb": words.verb.replace("-", "_")}
+    request |= {word.name: getattr(words, word.name) for word in verb.words}
     answers = ask(paths, request, words.wait or verb.seconds)
     if not answers:
         of = f" of the name {words.daemon}" if words.daemon else ""
@@ -129,8 +165,8 @@ def run(argv: Iterable[str] | None = None) -> int:
         _complain(f"no daemon{of} answers at {where}")
         return NOT_RUNNING
     for answer in answers:
-        if answer.error:
-            _complain(f"{answer.name}: {answer.error}")
+        for line in answer.error.splitlines():
+            _complain(f"{answer.name}: {plain(line)}")
         for pid in answer.late:
             _complain(f"{answer.name}: worker [{pid}] does not answer")
     if words.json:

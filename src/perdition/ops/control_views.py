@@ -54,6 +54,8 @@ def _remarks(s: Row) -> Iterator[str]:
     if old:
         sessions = sum(worker["sessions"] for worker in old)
         yield f"{len(old)} workers of an old configuration serve {sessions} sessions to their end"
+    if s["drained"]:
+        yield f"drained: {', '.join(s['drained'])}"
     if s["restarts"]:
         yield f"{s['restarts']} workers died and were replaced"
     for problem in s["reload_problems"]:
@@ -154,4 +156,19 @@ def show_done(answers: Answers, _: argparse.Namespace) -> bool:
     """A line for each daemon."""
     for answer in answers:
         print(f"{answer.name}: done")
+    return True
+
+
+def show_flushed(answers: Answers, _: argparse.Namespace) -> bool:
+    """How many answers were forgotten."""
+    for answer in answers:
+        count = sum(row["flushed"] for row in answer.rows)
+        print(f"{answer.name}: {count} answers forgotten")
+    return True
+
+
+def show_stopping(answers: Answers, _: argparse.Namespace) -> bool:
+    """A line for each daemon."""
+    for answer in answers:
+        print(f"{answer.name}: stopping")
     return True

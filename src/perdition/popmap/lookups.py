@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import NamedTuple
@@ -118,9 +118,11 @@ class Lookups:
         self._cache.keep(key, route)
         return route
 
-    def flush(self, query: Query | None = None) -> None:
-        """Forget the answer to one query, or all."""
-        self._cache.flush(None if query is None else self._key(query))
+    def flush(self, keys: Collection[bytes] = ()) -> int:
+        """Forget the answers to these keys, from wherever they were asked; none given: all."""
+        return self._cache.flush(
+            lambda key: not keys or (key[0] if isinstance(key, tuple) else key) in keys
+        )
 
     def close(self) -> None:
         """Ask no more; a look-up under way ends by itself."""

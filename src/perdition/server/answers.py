@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from perdition.route import Server
 from perdition.session.health import row_of_server
 from perdition.session.login import Session
 from perdition.session.poller import Poller
@@ -107,9 +108,9 @@ class Answers:
         if done:
             messages.append(b"done %b" % self._id)
         self._unsent = messages
-        self._flush()
+        self._send_on()
 
-    def _flush(self) -> None:
+    def _send_on(self) -> None:
         while self._unsent:
             try:
                 self._control.send(self._unsent[0])
@@ -124,7 +125,7 @@ class Answers:
 
     def _writable(self) -> None:
         self._poller.remove_writer(self._control.fileno())
-        self._flush()
+        self._send_on()
 
     # -- verbs ------------------------------------------------------------------------------
 
@@ -161,8 +162,19 @@ class Answers:
         for row in self.service.health.rows():
             row["sessions"] = there.pop(str(row["server"]), 0)
             yield row
-        for server, count in there.items():
+        for server, count in there.items():  # of which more than is remembered are known
             yield {**row_of_server(server), "sessions": count}
+
+    def _drained(self, words: dict[str, Any]) -> Iterator[Row | None]:
+        self.service.health.drained = frozenset(Server(*each) for each in words["servers"])
+        yield None
+
+    def _flush(self, words: dict[str, Any]) -> Iterator[Row | None]:
+        yield {"flushed": self.service.routing.flush(words["user"].encode())}
+
+    def _log_level(self, words: dict[str, Any]) -> Iterator[Row | None]:
+        self.service.log.set_level(words["level"])
+        yield None
 
 
 VERBS: dict[str, Verb] = {
@@ -170,4 +182,7 @@ VERBS: dict[str, Verb] = {
     "who": Answers._who,
     "kick": Answers._kick,
     "servers": Answers._servers,
+    "drained": Answers._drained,
+    "flush": Answers._flush,
+    "log_level": Answers._log_level,
 }

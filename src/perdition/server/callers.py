@@ -153,6 +153,12 @@ class Callers:
         if self._sock.fileno() >= 0:
             self._ears.watch(self._sock, self._accept)
 
+    def leave(self) -> None:
+        """In a child: let go of what the master goes on with."""
+        self._sock.close()
+        for caller in self.here:
+            caller.leave()
+
     def close(self) -> None:
         """Close the door; who is in is served to the end."""
         self._ears.forget(self._sock)

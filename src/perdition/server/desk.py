@@ -35,6 +35,7 @@ class Desk:
         self.master = master
         self.questions = Questions()
         self._ears = Ears()
+        self._parting: list[Callers] = []  # of doors that are closed
         self._doors: dict[str, tuple[str, Door, Callers]] = {}  # option -> setting, ...
         # Option -> how it opens, how a request ends, and who answers it.
         self._kinds: dict[str, _Kind] = {
@@ -77,6 +78,7 @@ class Desk:
             _, old, callers = self._doors.pop(option)
             old.remove()
             callers.close()
+            self._parting.append(callers)
         if door is not None:
             _, end, asked = self._kinds[option]
             self._doors[option] = setting, door, Callers(self._ears, door.sock, end, asked)
@@ -88,10 +90,8 @@ class Desk:
 
     def leave(self) -> None:
         """In a child: close what only the master serves, and touch no file."""
-        for _, door, callers in self._doors.values():
-            door.sock.close()
-            for caller in callers.here:
-                caller.leave()
+        for callers in self._callers():
+            callers.leave()
         self._doors.clear()
 
     # -- workers ----------------------------------------------------------------------------
@@ -135,14 +135,17 @@ class Desk:
     def due(self) -> float:
         if self._ears.busy:
             return 0.0
-        dues = [callers.due for _, _, callers in self._doors.values()]
-        return min((self.questions.due, *dues))
+        return min((self.questions.due, *(callers.due for callers in self._callers())))
+
+    def _callers(self) -> list[Callers]:
+        self._parting = [callers for callers in self._parting if callers.here]
+        return [*self._parting, *(callers for _, _, callers in self._doors.values())]
 
     def tick(self, now: float) -> None:
         """Serve all that is ready, and give up on what is late; call it after every signal."""
         self._ears.hear()
         self.questions.tick(now)
-        for _, _, callers in self._doors.values():
+        for callers in self._callers():
             callers.tick(now)
 
     # -- requests ---------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from perdition.config import Config
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
 from perdition.notify import notify, notify_reloading
+from perdition.route import Server
 from perdition.server.counters import Counters
 from perdition.server.desk import Desk
 from perdition.server.helpers import Helpers
@@ -94,6 +95,7 @@ class Master:
         self.started = time.monotonic()
         self.restarts = 0  # of workers that died
         self.reload_problems: list[str] = []  # why the last reload failed; empty: it did not
+        self.drained: set[Server] = set()  # that get no new sessions
         self.desk = Desk(self)
         self._watch = FileWatch(config)
         self._respawn: list[tuple[float, int]] = []  # when, worker number
@@ -208,6 +210,7 @@ class Master:
                 number, sockets, control, generation.identity, self.log,
                 ConnectionLimit(self.counters, column, config.connection_limit),
                 partial(make_service, config, generation.inherited, self.log),
+                frozenset(self.drained),
             )  # fmt: skip
             status = run_worker(orders)
         except Exception as error:  # one of four doors: the master hears of it and goes on
@@ -237,12 +240,12 @@ class Master:
                 if info.si_signo in _ENDS:
                     self._stop(info.si_signo)
                 elif info.si_signo == signal.SIGHUP and not self.stop_by:
-                    self._reload()
+                    self.reload()
             self._reap()
             now = time.monotonic()
             if self._watch.changed(now) and not self.stop_by:
                 self.log.info("certificates or keys have changed")
-                self._reload(self.config)
+                self.reload(self.config)
             if self.stop_by:
                 if not self.children():
                     return
@@ -322,7 +325,7 @@ class Master:
 
     # -- reload -----------------------------------------------------------------------------
 
-    def _reload(self, config: Config | None = None) -> None:
+    def reload(self, config: Config | None = None) -> None:
         """Make a new generation, of `config` or a new reading; on any problem keep the old one."""
         notify_reloading()
         try:

@@ -1,6 +1,7 @@
 """What the master asks its workers: one message out, parts of an answer in, within a deadline.
 
-A worker that hangs, dies or is new answers nothing: whoever asked is told which did not.
+A worker that hangs or starts gives no answer, and whoever asked is told which. One that has ended
+has nothing to say: its sessions are gone, and its successor starts with what the master knows.
 Messages: ``ask NUMBER JSON`` there; ``part NUMBER JSON`` and ``done NUMBER`` back.
 Invariant: every question is done exactly once, at its deadline at the latest.
 """
@@ -58,8 +59,10 @@ class Questions:
                 if not worker.ready or worker.unanswered >= UNANSWERED:
                     raise BlockingIOError
                 socket.send_fds(worker.control, [message], fds, socket.MSG_DONTWAIT)
-            except OSError:
+            except BlockingIOError:
                 question.late.append(worker)
+            except OSError:
+                pass  # it has ended
             else:
                 worker.unanswered += 1
                 question.waiting.append(worker)
@@ -83,11 +86,10 @@ class Questions:
             self._finish_if_answered(number)
 
     def lost(self, worker: Worker) -> None:
-        """The worker has ended: it will not answer."""
+        """The worker has ended."""
         for number, question in list(self._open.items()):
             if worker in question.waiting:
                 question.waiting.remove(worker)
-                question.late.append(worker)
                 self._finish_if_answered(number)
 
     def _finish_if_answered(self, number: int) -> None:

@@ -7,11 +7,14 @@ Invariant: a word that is none raises `Refusal` before anything is done.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdition import __version__
+from perdition.log import PRIORITY_NAMES
+from perdition.route import Server, parse_server
 from perdition.server.callers import Caller
 from perdition.server.questions import Worker
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 Words = dict[str, Any]
 ROWS = 100_000  # of one worker in one answer, at most
 _TEXT = 4096  # characters of a word
+_DRAINED = 1000  # servers
 
 
 class Refusal(Exception):
@@ -88,6 +92,8 @@ def _status(desk: Desk, late: Sequence[Worker]) -> dict[str, object]:
         "refused": counters.total("refused"),
         "limit": config.connection_limit,
         "restarts": master.restarts,
+        "drained": sorted(map(str, master.drained)),
+        "log_level": PRIORITY_NAMES[master.log.most],
         "reload_problems": list(master.reload_problems),
         "workers": workers,
     }
@@ -112,5 +118,78 @@ def servers(desk: Desk, caller: Caller, words: Words) -> None:
     _ask_all(desk, caller, "servers", {})
 
 
+def drain(desk: Desk, caller: Caller, words: Words) -> None:
+    """Send no new sessions to a server; those that it has go on."""
+    server = _server(words)
+    if len(desk.master.drained) >= _DRAINED:
+        raise Refusal(f"{_DRAINED} servers are drained already")
+    desk.master.drained.add(server)
+    _tell_drained(desk, caller, f"drain {server}")
+
+
+def undrain(desk: Desk, caller: Caller, words: Words) -> None:
+    """Send new sessions to a server again."""
+    server, drained = _server(words), desk.master.drained
+    if server not in drained:
+        are = ", ".join(sorted(map(str, drained))) or "none"
+        raise Refusal(f"{server} is not drained; drained: {are}")
+    drained.remove(server)
+    _tell_drained(desk, caller, f"undrain {server}")
+
+
+def _server(words: Words) -> Server:
+    try:
+        server = parse_server(_text(words, "server"))
+    except ValueError as error:
+        raise Refusal(str(error)) from None
+    return Server(server.host.lower(), server.port)
+
+
+def _tell_drained(desk: Desk, caller: Caller, what: str) -> None:
+    desk.master.log.notice(f"control: {what}")
+    _ask_all(desk, caller, "drained", {"servers": [list(each) for each in desk.master.drained]})
+
+
+def flush(desk: Desk, caller: Caller, words: Words) -> None:
+    """Forget what the popmap said, of one user or of all."""
+    user = _text(words, "user", "")
+    desk.master.log.notice(f"control: flush {user}".rstrip())
+    _ask_all(desk, caller, "flush", {"user": user})
+
+
+def log_level(desk: Desk, caller: Caller, words: Words) -> None:
+    """Log more or less, until the next reload."""
+    level = _text(words, "level")
+    if level not in PRIORITY_NAMES.values():
+        raise Refusal(f"level: one of {', '.join(PRIORITY_NAMES.values())}")
+    desk.master.log.notice(f"control: log-level {level}")
+    desk.master.log.set_level(level)
+    _ask_all(desk, caller, "log_level", {"level": level})
+
+
+def reload(desk: Desk, caller: Caller, words: Words) -> None:
+    """Read configuration, certificates and maps anew, as SIGHUP has it done."""
+    master = desk.master
+    if master.stop_by:
+        raise Refusal("it is stopping")
+    master.reload()
+    if master.reload_problems:
+        problems = [*master.reload_problems, "the old configuration stays in force"]
+        raise Refusal("\n".join(problems))
+    desk.finish(caller)
+
+
+def stop(desk: Desk, caller: Caller, words: Words) -> None:
+    """Stop as on SIGTERM: accept no more, let sessions end within shutdown_timeout."""
+    desk.finish(caller)
+    if not desk.master.stop_by:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 Verb = Callable[["Desk", Caller, Words], None]
-VERBS: dict[str, Verb] = {each.__name__: each for each in (status, who, kick, servers)}
+VERBS: dict[str, Verb] = {
+    each.__name__: each
+    for each in (
+        status, who, kick, servers, drain, undrain, flush, log_level, reload, stop,
+    )
+}  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any
 
 from perdition.errors import StartError
 from perdition.log import DescriptorTarget, Log
+from perdition.route import Server
 from perdition.server.answers import Answers
 from perdition.server.limits import ConnectionLimit
 from perdition.server.privileges import Identity, become
@@ -55,6 +56,7 @@ class Orders:
     log: Log
     limit: ConnectionLimit
     make_service: Callable[..., Service]  # loop=, poller=, sweep=
+    drained: frozenset[Server]
 
 
 class Worker:
@@ -81,6 +83,7 @@ class Worker:
         except StartError as error:
             orders.control.send(f"error {error}".encode())
             return 1
+        self.service.health.drained = orders.drained
         if self._loop_warning and orders.number == 0:
             self.log.info(self._loop_warning)
         orders.control.setblocking(False)

@@ -2,7 +2,7 @@
 
 A server that could not be reached is tried after the others. One that let a client wait until a
 deadline is not tried at all for a while; then one client tries it and the others go on without.
-Invariant: a server that works is never left out.
+Invariant: a server that works is never left out, unless an administrator has drained it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,13 @@ class Health:
         self._clock = clock
         self._down: dict[Server, tuple[float, bool]] = {}  # until when; whether it was slow
         self._tallies: dict[Server, Tally] = {}
+        # Servers that get no new sessions, hosts in small letters; without a port: any port.
+        self.drained: frozenset[Server] = frozenset()
 
     def order(self, servers: tuple[Server, ...]) -> tuple[Server, ...]:
         """Return which of `servers` to try, in which order."""
+        if self.drained:
+            servers = tuple(server for server in servers if not self._is_drained(server))
         down = self._down
         if not down or not any(server in down for server in servers):
             return servers
@@ -56,6 +60,10 @@ class Health:
             elif not slow:
                 late.append(server)
         return (*up, *late)
+
+    def _is_drained(self, server: Server) -> bool:
+        host = server.host.lower()
+        return Server(host) in self.drained or Server(host, server.port) in self.drained
 
     def enter(self, server: Server) -> bool:
         """Count a session in, if there is room for it at `server`."""
@@ -111,7 +119,7 @@ class Health:
     def rows(self) -> Iterator[dict[str, object]]:
         """What is known of each server: a row of ``servers``, but for its sessions."""
         now = self._clock()
-        for server in list({**self._tallies, **self._down}):
+        for server in list({**self._tallies, **self._down, **dict.fromkeys(self.drained)}):
             row = row_of_server(str(server))
             if tally := self._tallies.get(server):
                 row |= {"answers": tally.answers, "failures": tally.failures}
@@ -120,6 +128,8 @@ class Health:
                 until, slow = self._down[server]
                 row["state"] = "slow" if slow else "down"
                 row["retry"] = max(0, round(until - now))
+            if self.drained and self._is_drained(server):
+                row["state"] = "drained"
             yield row
 
 
