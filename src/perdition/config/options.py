@@ -19,6 +19,7 @@ from perdition.config.readers import (
     absolute,
     domain_states,
     facility,
+    local_listener,
     networks,
     number,
     numeric_addresses,
@@ -243,6 +244,17 @@ class Config(TlsOptions):
         initial="by kind",
         example="/etc/perdition/popmap.gdbm.db",
         secret=True,
+    )
+    metrics_listen: str = opt(
+        "",
+        local_listener,
+        "Where to serve metrics (OpenMetrics, GET /metrics): ADDRESS:PORT of the loopback, IPv6 in "
+        "brackets, or /SOCKET, which everybody may read who reaches its folder. Each daemon needs "
+        "its own. Empty: nowhere.",
+        meta="LISTENER",
+        initial="nowhere",
+        example="127.0.0.1:9143",
+        since="3.0",
     )
     no_bind_banner: bool = flag(
         "Greet with the name of this host instead of that of the address the client reached.",

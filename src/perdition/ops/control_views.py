@@ -11,6 +11,7 @@ from typing import Any
 
 from perdition.ops.control_calls import Answer
 from perdition.ops.tables import plain, size, span, table, width_of_terminal
+from perdition.session.health import merged_servers
 
 Row = dict[str, Any]
 Answers = Sequence[Answer]
@@ -102,34 +103,6 @@ def show_kicked(answers: Answers, words: argparse.Namespace) -> bool:
     else:
         print(f"no session of {plain(words.match)}")
     return bool(rows)
-
-
-def merged_servers(rows: Sequence[Row]) -> list[Row]:
-    """One row a server, made of what each worker knows."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row["server"], []).append(row)
-    return [_merged(name, found[name]) for name in sorted(found)]
-
-
-def _merged(name: str, rows: Sequence[Row]) -> Row:
-    states = [row["state"] for row in rows]
-    answers = sum(row["answers"] for row in rows)
-    retries = [row["retry"] for row in rows if row["retry"] is not None]
-    weighed = sum(row["answers"] * row["latency"] for row in rows if row["answers"])
-    down = sum(state in ("down", "slow") for state in states)
-    state = "up" if not down else states[0] if down == len(rows) else "partly down"
-    if "drained" in states:
-        state = "drained"
-    return {
-        "server": name,
-        "state": state,
-        "retry": min(retries, default=None),
-        "sessions": sum(row["sessions"] for row in rows),
-        "answers": answers,
-        "failures": sum(row["failures"] for row in rows),
-        "latency": weighed / answers if answers else None,
-    }
 
 
 def show_servers(answers: Answers, _: argparse.Namespace) -> bool:

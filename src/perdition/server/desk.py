@@ -12,15 +12,19 @@ import json
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from perdition.config import Config
 from perdition.errors import StartError
+from perdition.server import scrape
 from perdition.server.callers import Caller, Callers
-from perdition.server.doors import Door, control_door
+from perdition.server.doors import Door, control_door, metrics_door
 from perdition.server.ears import Ears
+from perdition.server.exposition import TYPE, exposition
 from perdition.server.questions import MESSAGE, Questions, Worker
 from perdition.server.verbs import VERBS, Refusal
+from perdition.session.health import merged_servers
 
 if TYPE_CHECKING:
     from perdition.server.master import Child, Master
@@ -40,6 +44,7 @@ class Desk:
         # Option -> how it opens, how a request ends, and who answers it.
         self._kinds: dict[str, _Kind] = {
             "control_socket": (self._control_door, b"\n", self._requested),
+            "metrics_listen": (metrics_door, scrape.END, self._scraped),
         }
 
     # -- the doors --------------------------------------------------------------------------
@@ -66,7 +71,7 @@ class Desk:
 
     def _control_door(self, config: Config) -> Door | None:
         try:
-            return control_door(config.control_socket, config.basename)
+            return control_door(config)
         except StartError as error:
             if config.control_socket:
                 raise
@@ -123,11 +128,15 @@ class Desk:
             self.questions.heard(child, message)
 
     def ask_workers(
-        self, verb: str, words: dict[str, object], part: Callable[[bytes], None],
+        self, caller: Caller, verb: str, words: dict[str, object], part: Callable[[bytes], None],
         done: Callable[[Sequence[Worker]], None], *, fds: Sequence[int] = (),
     ) -> None:  # fmt: skip
-        """Ask the workers of all generations; see `Questions.ask`."""
-        self.questions.ask(self.master.children(), verb, words, part, done, fds=fds)
+        """Ask the workers of all generations for `caller`; see `Questions.ask`."""
+        self.questions.ask(
+            self.master.children(), verb, words,
+            lambda data: self._guarded(caller, part, data),
+            lambda late: self._guarded(caller, done, late), fds=fds,
+        )  # fmt: skip
 
     # -- between signals --------------------------------------------------------------------
 
@@ -152,6 +161,16 @@ class Desk:
 
     def _requested(self, caller: Caller, line: bytes) -> None:
         """Answer one request of the control socket."""
+        self._guarded(caller, self._carry_out, caller, line)
+
+    def _guarded(self, caller: Caller, call: Callable[..., None], *given: object) -> None:
+        try:
+            call(*given)
+        except Exception as error:  # one of four doors: a fault costs one answer
+            self.master.log.fault("desk", error)
+            caller.close()
+
+    def _carry_out(self, caller: Caller, line: bytes) -> None:
         try:
             words = json.loads(line)
             if not isinstance(words, dict) or not isinstance(words.get("verb"), str):
@@ -161,16 +180,27 @@ class Desk:
                 raise Refusal(f"no such verb; there are {', '.join(VERBS)}")
             verb(self, caller, words)
         except (ValueError, RecursionError) as error:
-            self.refuse(caller, f"the request is no JSON: {error}")
+            self.finish(caller, error=f"the request is no JSON: {error}")
         except Refusal as error:
-            self.refuse(caller, str(error))
-        except Exception as error:  # one of four doors: a fault costs one answer
-            self.master.log.fault("control", error)
-            self.refuse(caller, "internal error: see the log")
+            self.finish(caller, error=str(error))
 
-    def refuse(self, caller: Caller, why: str) -> None:
-        """Say that a request can't be carried out."""
-        self.finish(caller, error=why)
+    def _scraped(self, caller: Caller, request: bytes) -> None:
+        """Answer one request for metrics."""
+        status = scrape.status_of(request)
+        if status is not HTTPStatus.OK:
+            text = f"{status.phrase}: there is GET /metrics\n"
+            caller.say(scrape.response(request, status, "text/plain", text), last=True)
+            return
+        rows: list[dict[str, Any]] = []
+
+        def part(data: bytes) -> None:
+            rows.extend(json.loads(data)["rows"])
+
+        def done(late: Sequence[Worker]) -> None:
+            text = exposition(self.master, merged_servers(rows), len(late))
+            caller.say(scrape.response(request, status, TYPE, text), last=True)
+
+        self.ask_workers(caller, "servers", {}, part, done)
 
     def say(self, caller: Caller, **row: object) -> None:
         """Send one object of an answer."""

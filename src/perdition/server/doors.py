@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 
+from perdition.config import Config
 from perdition.errors import StartError
 from perdition.route import parse_server
 
@@ -33,11 +34,12 @@ class Door:
             os.unlink(self._path)
 
 
-def control_door(setting: str, ident: str) -> Door | None:
+def control_door(config: Config) -> Door | None:
     """Open what ``control_socket`` names; StartError when it can't be.
 
     The default's folder is made; None: there shall be no socket.
     """
+    setting, ident = config.control_socket, config.basename
     if setting == "none":
         return None
     if setting:
@@ -50,8 +52,9 @@ def control_door(setting: str, ident: str) -> Door | None:
     return _file(f"{RUN_FOLDER}/{ident}.{os.getpid()}{SUFFIX}", _CONTROL_MODE)
 
 
-def metrics_door(setting: str) -> Door | None:
+def metrics_door(config: Config) -> Door | None:
     """Open what ``metrics_listen`` names; StartError when it can't be, None: nothing."""
+    setting = config.metrics_listen
     if not setting:
         return None
     if setting.startswith("/"):

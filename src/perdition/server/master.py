@@ -21,6 +21,7 @@ from setproctitle import setproctitle
 from perdition.config import Config
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
+from perdition.metrics import Meter
 from perdition.notify import notify, notify_reloading
 from perdition.route import Server
 from perdition.server.counters import Counters
@@ -94,6 +95,7 @@ class Master:
         self.stop_by = 0.0  # monotonic; 0: not stopping
         self.started = time.monotonic()
         self.restarts = 0  # of workers that died
+        self.reloads = {"ok": 0, "failed": 0}
         self.reload_problems: list[str] = []  # why the last reload failed; empty: it did not
         self.drained: set[Server] = set()  # that get no new sessions
         self.desk = Desk(self)
@@ -209,7 +211,10 @@ class Master:
             orders = Orders(
                 number, sockets, control, generation.identity, self.log,
                 ConnectionLimit(self.counters, column, config.connection_limit),
-                partial(make_service, config, generation.inherited, self.log),
+                partial(
+                    make_service, config, generation.inherited, self.log,
+                    meter=Meter(self.counters.metrics(column)),
+                ),
                 frozenset(self.drained),
             )  # fmt: skip
             status = run_worker(orders)
@@ -333,6 +338,7 @@ class Master:
             log = make_log(config)
             new = self._prepare(config, self.current.listeners)
         except (ConfigError, StartError, OSError) as error:
+            self.reloads["failed"] += 1
             self.reload_problems = str(error).splitlines()
             for line in self.reload_problems:
                 self.log.err(f"reload: {line}")
@@ -357,6 +363,7 @@ class Master:
         before.listeners.close_all_but(new.listeners)
         old_log.target.close()
         self.config = config
+        self.reloads["ok"] += 1
         self.reload_problems = []
         self._watch.look(config)
         log.info("Reloaded configuration, certificates and log")
@@ -366,6 +373,7 @@ class Master:
     def _abandon(self, new: Generation, before: Generation, log: Log, error: StartError) -> None:
         """Undo a reload whose workers did not come up."""
         self.log = log
+        self.reloads["failed"] += 1
         self.reload_problems = [str(error)]
         for child in new.children.values():
             os.kill(child.pid, signal.SIGKILL)

@@ -48,7 +48,7 @@ def _number(words: Words, name: str, default: int, most: int) -> int:
 def _ask_all(desk: Desk, caller: Caller, verb: str, words: Words, *fds: int) -> None:
     """Send the caller what all workers answer."""
     desk.ask_workers(
-        verb, words, lambda part: caller.say(part + b"\n"),
+        caller, verb, words, lambda part: caller.say(part + b"\n"),
         lambda late: desk.finish(caller, late), fds=fds,
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ def status(desk: Desk, caller: Caller, words: Words) -> None:
         desk.say(caller, status=_status(desk, late))
         desk.finish(caller, late)
 
-    desk.ask_workers("ping", {}, lambda _: None, tell)
+    desk.ask_workers(caller, "ping", {}, lambda _: None, tell)
 
 
 def _status(desk: Desk, late: Sequence[Worker]) -> dict[str, object]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from perdition.errors import StartError
 from perdition.log import DescriptorTarget, Log
+from perdition.metrics import LIMIT
 from perdition.route import Server
 from perdition.server.answers import Answers
 from perdition.server.limits import ConnectionLimit
@@ -143,6 +144,8 @@ class Worker:
 
     def _accept_failed(self, error: OSError) -> None:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            if self.service is not None:
+                self.service.meter.count(LIMIT["open_files"])
             self.log.err(f"can't accept clients for {PAUSE:g} s: {error.strerror}")
             self._pause()
             self.loop.call_later(PAUSE, self._accept_again)

@@ -10,7 +10,7 @@ import ssl
 import time
 from typing import Any
 
-from perdition import proxy_header
+from perdition import metrics, proxy_header
 from perdition.errors import DeadlineExpired, PeerGone, PerditionError
 from perdition.protocols import TlsUse
 from perdition.route import Server
@@ -81,6 +81,7 @@ class Attempts(Stepped):
         """Log in at the first address of a server that answers; and how secure it was."""
         service = self.service
         if not service.health.enter(server):
+            service.meter.count(metrics.LIMIT["server_connection_limit"])
             return Refused(Reason.TEMPORARY, detail="server_connection_limit reached"), "plaintext"
         self.at = server
         started = time.monotonic()
@@ -176,11 +177,16 @@ class Attempts(Stepped):
             side.start_tls(service.outgoing_context, server.host, server=False)
         except PeerGone as error:
             raise ServerLost(error) from None
-        await STEP
-        if service.server_refusal is not None:
-            assert isinstance(side.sock, ssl.SSLSocket)
-            if why := service.server_refusal(side.sock, server.host):
-                raise ServerLost(PeerGone(f"certificate refused: {why}"))
+        try:
+            await STEP
+        except ServerLost:
+            service.meter.count(metrics.TLS_SERVER_FAILED)
+            raise
+        assert isinstance(side.sock, ssl.SSLSocket)
+        service.meter.secured(metrics.TLS_SERVER, side.sock)
+        refusal = service.server_refusal
+        if refusal is not None and (why := refusal(side.sock, server.host)):
+            raise ServerLost(PeerGone(f"certificate refused: {why}"))
 
     def _leave(self) -> None:
         """Give the place at the server to somebody else."""

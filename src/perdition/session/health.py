@@ -8,7 +8,8 @@ Invariant: a server that works is never left out, unless an administrator has dr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from perdition.route import Server
 
@@ -138,3 +139,34 @@ def row_of_server(name: str) -> dict[str, object]:
     return {
         "server": name, "state": "up", "retry": None, "answers": 0, "failures": 0, "latency": None,
     }  # fmt: skip
+
+
+Row = Mapping[str, Any]
+
+
+def merged_servers(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One row a server, made of what each worker knows."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["server"], []).append(row)
+    return [_merged(name, found[name]) for name in sorted(found)]
+
+
+def _merged(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    states = [row["state"] for row in rows]
+    answers = sum(row["answers"] for row in rows)
+    retries = [row["retry"] for row in rows if row["retry"] is not None]
+    weighed = sum(row["answers"] * row["latency"] for row in rows if row["answers"])
+    down = sum(state in ("down", "slow") for state in states)
+    state = "up" if not down else states[0] if down == len(rows) else "partly down"
+    if "drained" in states:
+        state = "drained"
+    return {
+        "server": name,
+        "state": state,
+        "retry": min(retries, default=None),
+        "sessions": sum(row["sessions"] for row in rows),
+        "answers": answers,
+        "failures": sum(row["failures"] for row in rows),
+        "latency": weighed / answers if answers else None,
+    }

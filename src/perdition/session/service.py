@@ -14,6 +14,7 @@ from typing import Protocol
 
 from perdition.auth.asking import Asking
 from perdition.log import Log
+from perdition.metrics import Meter
 from perdition.protocols import TlsUse
 from perdition.session.dial import Resolver, Sources
 from perdition.session.health import Health
@@ -63,6 +64,7 @@ class Service:
     loop: asyncio.AbstractEventLoop
     poller: Poller
     log: Log
+    meter: Meter
     sweep: Deadlines
     buffer: memoryview
     front: type[Front]
