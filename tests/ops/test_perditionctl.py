@@ -18,6 +18,7 @@ from tests.conftest import ROOT
 from tests.servers.daemon import BIN, Daemon
 from tests.servers.dovecot import Dovecot
 from tests.servers.lines import Lines
+from tests.servers.ports import wait_for
 
 from perdition.ops.control import LEVELS, VERBS, parser
 from perdition.ops.tables import plain, size, span, table
@@ -157,6 +158,67 @@ def test_reload_says_what_is_wrong(site: Site) -> None:
         f"perdition.{name}: 0 answers forgotten\n" for name in ("imap4", "pop3")
     )
     assert site.ctl("log-level", "info").count("done") == 2
+
+
+def test_a_trace_shows_the_dialogue_and_never_a_password(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "ann.trace"
+    try:
+        shown = site.ctl("trace", "ann", "--file", file)
+        assert shown.splitlines()[0] == "perdition.imap4: traces ann"
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert site.run("trace", "ann", "--file", file).returncode == 1  # never into another's file
+        site.ctl("--daemon", "imap4", "reload")  # new workers trace, too
+        with imap(site, "ann") as ann, imap(site, "bob"), pop(site, "ann"):
+            ann.ask("b SELECT INBOX")
+        with Lines.to(site.imap.port) as client:
+            client.hear()
+            client.say("a AUTHENTICATE PLAIN")
+            client.hear()
+            client.say("AGFubgBjYW5hcnktYmFk")  # ann, canary-bad
+            assert client.hear().startswith("a NO ")
+            client.ask('b LOGIN ann "canary-worse"')
+        with Lines.to(site.pop.port) as client:
+            client.hear()
+            client.say("PASS canary-early")
+            assert client.hear().startswith("-ERR")
+            client.say("USER ann\r\nPASS canary-pop")
+            assert [client.hear()[:3], client.hear()[:4]] == ["+OK", "-ERR"]
+        wait_for(lambda: file.read_text().count("-- ends") == 4, file.read_text())
+    finally:
+        site.ctl("trace", "ann", "--stop")
+    text = file.read_text()
+    assert not re.search("canary|Y2FuYX|bob|b SELECT", text)
+    assert re.search(r'Z perdition.imap4\[\d+\] 127.0.0.1:\d+->\S+ client: "a LOGIN \*\*\*"', text)
+    assert re.search(r'perdition.pop3\[\d+\] .* client: "USER ann"', text)
+    assert 'perdition: "a OK You are so in"' in text
+    assert 'server: "* OK ' in text
+    assert "-- ok client-secure=plaintext server=127.0.0.1:" in text
+    assert "-- failed: Re-Authentication Failure" in text
+    assert re.search("-- ends: received=[1-9][0-9]* sent=[1-9]", text)
+    with imap(site, "ann"):
+        pass
+    assert file.read_text() == text
+    assert site.run("trace", "ann", "--seconds", 0, "--file", tmp_path / "b").returncode == 1
+
+
+def test_a_server_that_repeats_the_password_does_not_get_it_into_a_trace(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        options = ("outgoing_server 127.0.0.1", f"outgoing_port {port}", "failure_delay 0")
+        with Daemon(tmp_path / "daemon", *options) as daemon:
+            file = tmp_path / "trace"
+            words = [f"--socket={daemon.control}", "trace", "ann", f"--file={file}"]
+            subprocess.run([BIN / "perditionctl", *words], check=True, capture_output=True)
+            with Lines.to(daemon.port) as client:
+                client.hear()
+                client.say("a LOGIN ann canary-ann")
+                with Lines(listening.accept()[0]) as server:
+                    server.say("* OK [CAPABILITY IMAP4rev1] hello")
+                    server.hear()
+                    server.say("flim07 NO not canary-ann")
+                    assert client.hear() == "a NO not canary-ann"
+            assert 'server: "flim07 NO not ***"' in file.read_text()
+            assert "canary" not in file.read_text()
 
 
 def test_a_name_that_would_move_the_cursor_is_escaped(site: Site) -> None:

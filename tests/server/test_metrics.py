@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.openmetrics import parser
 from tests.conftest import ROOT
 from tests.servers.daemon import Daemon
 from tests.servers.dovecot import Dovecot
@@ -83,7 +83,7 @@ def samples(text: str) -> Samples:
     """Each sample's value by its name and labels."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in parser.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
         for sample in family.samples
     }
 
@@ -108,9 +108,9 @@ def test_what_happens_is_counted(daemon: Watched, dovecot: Dovecot) -> None:
     for _ in range(2):
         with socket.create_connection(("127.0.0.1", daemon.port), 10) as sock:
             name = "localhost"
-            with daemon.context.wrap_socket(sock, server_hostname=name, session=session) as tls:
-                tls.recv(1000)
-                session = tls.session
+            with daemon.context.wrap_socket(sock, server_hostname=name, session=session) as front:
+                front.recv(1000)
+                session = front.session
     with pytest.raises(ssl.SSLError), socket.create_connection(("127.0.0.1", daemon.port)) as sock:
         ssl.create_default_context().wrap_socket(sock, server_hostname="localhost")
     during = daemon.samples()

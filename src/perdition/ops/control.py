@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from perdition.ops.control_views import (
     show_servers,
     show_status,
     show_stopping,
+    show_trace,
     show_who,
 )
 from perdition.ops.tables import plain
@@ -84,6 +87,12 @@ VERBS: dict[str, Verb] = {
         show_done,
         (Word("level", "how little must matter to be logged", choices=LEVELS),),
     ),
+    "trace": Verb(
+        "Write the dialogues of a user's next sessions, up to the login, to a file; passwords are "
+        "masked.",
+        show_trace,
+        (Word("user", "name as it is given at the login"),),
+    ),
     "reload": Verb(
         "Read configuration, certificates and maps anew; a bad configuration changes nothing.",
         show_done,
@@ -136,7 +145,28 @@ def parser() -> argparse.ArgumentParser:
                 default=word.default,
                 nargs=None if word.default is None else "?",
             )
+        if name == "trace":
+            _add_trace_options(words)
     return top
+
+
+def _add_trace_options(words: argparse.ArgumentParser) -> None:
+    words.add_argument(
+        "--file", default="", help="a new file; default: perdition-USER-TIME.trace right here"
+    )
+    words.add_argument(
+        "--seconds", type=int, default=600, help="trace sessions that begin within (%(default)s)"
+    )
+    words.add_argument("--stop", action="store_true", help="trace the user no more")
+
+
+def _trace_file(words: argparse.Namespace) -> int:
+    """Make the file for a trace, that nobody else may read; it is handed to the daemons."""
+    if not words.file:
+        user = re.sub(r"[^\w.@+-]|^\.", "_", words.user, flags=re.ASCII)[:64]
+        words.file = f"perdition-{user}-{time.strftime('%Y%m%d-%H%M%S')}.trace"
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    return os.open(words.file, flags, 0o600)
 
 
 def _sockets(words: argparse.Namespace) -> list[str]:
@@ -158,7 +188,11 @@ def run(argv: Iterable[str] | None = None) -> int:
         paths = [answer.socket for answer in living if _of_daemon(answer, words.daemon)]
     request: dict[str, object] = {"verb": words.verb.replace("-", "_")}
     request |= {word.name: getattr(words, word.name) for word in verb.words}
-    answers = ask(paths, request, words.wait or verb.seconds)
+    fds = []
+    if words.verb == "trace":
+        request["seconds"] = words.seconds
+        fds = [] if words.stop or not paths else [_trace_file(words)]
+    answers = ask(paths, request, words.wait or verb.seconds, fds)
     if not answers:
         of = f" of the name {words.daemon}" if words.daemon else ""
         where = ", ".join(words.socket) or words.run_dir

@@ -145,3 +145,13 @@ def show_stopping(answers: Answers, _: argparse.Namespace) -> bool:
     for answer in answers:
         print(f"{answer.name}: stopping")
     return True
+
+
+def show_trace(answers: Answers, words: argparse.Namespace) -> bool:
+    """Where the trace goes."""
+    for answer in answers:
+        what = "no longer traces" if words.stop else "traces"
+        print(f"{answer.name}: {what} {plain(words.user)}")
+    if answers and not words.stop:
+        print(f"sessions that begin within {words.seconds} s are written to {words.file}")
+    return True

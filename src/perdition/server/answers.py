@@ -176,6 +176,13 @@ class Answers:
         self.service.log.set_level(words["level"])
         yield None
 
+    def _trace(self, words: dict[str, Any]) -> Iterator[Row | None]:
+        if self.fds:
+            self.service.traces.add(words["user"], self.fds[0], words["until"])
+        else:
+            self.service.traces.remove(words["user"])
+        yield None
+
 
 VERBS: dict[str, Verb] = {
     "ping": Answers._ping,
@@ -185,4 +192,5 @@ VERBS: dict[str, Verb] = {
     "drained": Answers._drained,
     "flush": Answers._flush,
     "log_level": Answers._log_level,
+    "trace": Answers._trace,
 }

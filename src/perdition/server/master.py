@@ -42,6 +42,7 @@ from perdition.server.setup import (
 )
 from perdition.server.watch import FileWatch
 from perdition.server.worker import Orders, run_worker
+from perdition.session.tracing import Traces
 from perdition.tls import Passphrase
 
 READY = 30.0  # seconds that a worker has to say that it is ready
@@ -98,6 +99,7 @@ class Master:
         self.reloads = {"ok": 0, "failed": 0}
         self.reload_problems: list[str] = []  # why the last reload failed; empty: it did not
         self.drained: set[Server] = set()  # that get no new sessions
+        self.traces = Traces()
         self.desk = Desk(self)
         self._watch = FileWatch(config)
         self._respawn: list[tuple[float, int]] = []  # when, worker number
@@ -163,6 +165,7 @@ class Master:
 
     def _in_helper(self, generation: Generation) -> None:
         self._forget_others(generation)
+        self.traces.wanted.clear()
         for each in (generation, self.current):
             for listener in each.listeners.all():
                 listener.close()
@@ -213,7 +216,7 @@ class Master:
                 ConnectionLimit(self.counters, column, config.connection_limit),
                 partial(
                     make_service, config, generation.inherited, self.log,
-                    meter=Meter(self.counters.metrics(column)),
+                    meter=Meter(self.counters.metrics(column)), traces=self.traces,
                 ),
                 frozenset(self.drained),
             )  # fmt: skip

@@ -36,6 +36,7 @@ from perdition.session.names import ReverseNames
 from perdition.session.poller import Poller
 from perdition.session.routing import Routing, Rules
 from perdition.session.service import Service, Timeouts
+from perdition.session.tracing import Traces
 from perdition.session.trail import TrailTerms
 from perdition.tls import (
     Passphrase,
@@ -190,18 +191,10 @@ class GreetingHosts:
 
 
 def make_service(
-    config: Config,
-    inherited: Inherited,
-    log: Log,
-    *,
-    loop: asyncio.AbstractEventLoop,
-    poller: Poller,
-    sweep: Sweep,
-    inetd_pid: int = 0,
-    meter: Meter | None = None,
-) -> Service:
+    config: Config, inherited: Inherited, log: Log, *, loop: asyncio.AbstractEventLoop,
+    poller: Poller, sweep: Sweep, meter: Meter, traces: Traces, inetd_pid: int = 0,
+) -> Service:  # fmt: skip
     """Build what a worker's sessions share."""
-    meter = meter or Meter()
     grammar = load_grammar(config)
     mark = greeting_mark(config)
     names = ReverseNames(loop)
@@ -211,6 +204,7 @@ def make_service(
         poller=poller,
         log=log,
         meter=meter,
+        traces=traces,
         sweep=sweep,
         buffer=memoryview(bytearray(BUFFER)),
         front=grammar.Front,

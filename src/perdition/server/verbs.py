@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from perdition.log import PRIORITY_NAMES
 from perdition.route import Server, parse_server
 from perdition.server.callers import Caller
 from perdition.server.questions import Worker
+from perdition.session.tracing import LONGEST, USERS
 
 if TYPE_CHECKING:
     from perdition.server.desk import Desk
@@ -167,6 +169,26 @@ def log_level(desk: Desk, caller: Caller, words: Words) -> None:
     _ask_all(desk, caller, "log_level", {"level": level})
 
 
+def trace(desk: Desk, caller: Caller, words: Words) -> None:
+    """Write the dialogues of a user's next sessions to the file sent along; none: no more."""
+    user, traces = _text(words, "user"), desk.master.traces
+    seconds = _number(words, "seconds", 600, LONGEST)
+    if not caller.fds:
+        traces.remove(user)
+        _ask_all(desk, caller, "trace", {"user": user})
+        return
+    fd = caller.fds[0]
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise Refusal("no regular file was sent along")
+    traces.expire()
+    if len(traces.wanted) >= USERS:
+        raise Refusal(f"{USERS} users are traced already")
+    until = time.monotonic() + seconds
+    desk.master.log.notice(f"control: trace {user} for {seconds} s")
+    traces.add(user, fd, until)
+    _ask_all(desk, caller, "trace", {"user": user, "until": until}, fd)
+
+
 def reload(desk: Desk, caller: Caller, words: Words) -> None:
     """Read configuration, certificates and maps anew, as SIGHUP has it done."""
     master = desk.master
@@ -190,6 +212,6 @@ Verb = Callable[["Desk", Caller, Words], None]
 VERBS: dict[str, Verb] = {
     each.__name__: each
     for each in (
-        status, who, kick, servers, drain, undrain, flush, log_level, reload, stop,
+        status, who, kick, servers, drain, undrain, flush, log_level, trace, reload, stop,
     )
 }  # fmt: skip

@@ -18,6 +18,7 @@ from perdition.session import dial
 from perdition.session.service import Service
 from perdition.session.side import Side
 from perdition.session.stepped import STEP, ServerLost, Step, Stepped
+from perdition.session.tracing import Trace
 from perdition.session.trail import Trail, dialogue_log
 from perdition.wire.base import Accepted, Back, Login, Reason, Refused, StartTls
 
@@ -28,13 +29,14 @@ _NEXT_MAY_HELP = (Reason.UNREACHABLE, Reason.NEGOTIATION, Reason.TEMPORARY)
 class Attempts(Stepped):
     """A dialogue that logs in at servers; who inherits says what becomes of it."""
 
-    __slots__ = ("at", "server", "trail")
+    __slots__ = ("at", "server", "trace", "trail")
 
     trail: Trail
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self.server: Side[Back] | None = None
+        self.trace: Trace | None = None  # of a user whom somebody wants to look at
         self.at: Server | None = None  # where this session counts
 
     def _verdict(
@@ -132,6 +134,9 @@ class Attempts(Stepped):
         side.grammar = back
         if service.log_dialogue:
             back.shown = dialogue_log(service.log, "REAL")
+        if self.trace is not None:
+            self.trace.note(f"connects to {server}")
+            back.shown = self.trace.shown("server", back.shown)
         self._timed_out = False
         self._expect(Step.CONNECT)
         try:

@@ -128,6 +128,10 @@ class Session(Attempts):
         front = service.front(service.front_terms(host))
         if service.log_dialogue:
             front.shown = dialogue_log(service.log, "CLIENT")
+        if service.traces.wanted:
+            self.trace = service.traces.begin(service.log.ident, self.trail.ft)
+            if self.trace is not None:
+                front.shown = self.trace.shown("client", front.shown)
         if refuse:
             front.take()
             front.goodbye("Too many connections, try again later", unavailable=True)
@@ -207,6 +211,8 @@ class Session(Attempts):
     async def _log_in(self, front: Front, login: Login) -> Refused | None:
         """Find the server and log in there; None: the relay has taken over."""
         self.trail.name(login)
+        if self.trace is not None:
+            self.trace.login(login)
         started = time.monotonic()
         outcome: Accepted | Refused
         if login.disabled:
@@ -273,6 +279,12 @@ class Session(Attempts):
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
     ) -> None:
         self.trail.verdict(login, self._client_secure, server_secure, server, failure)
+        if self.trace is not None:
+            status = "ok" if failure is None else f"failed: {failure.value}"
+            self.trace.note(
+                f"{status} client-secure={self._client_secure} server={server or 'none'} "
+                f"server-secure={server_secure}"
+            )
 
     async def _delay(self, refused: Refused) -> None:
         """Let a failed login wait for its answer; nothing else waits with it."""
@@ -295,6 +307,8 @@ class Session(Attempts):
         front.accepted(accepted)
         client.send(front.take())
         to_server, to_client = front.unread(), back.unread()
+        if self.trace is not None:
+            self.trace.logged_in()
         client_sock, client_backlog = client.release()
         server_sock, server_backlog = server.release()
         self.complete = True
@@ -341,6 +355,8 @@ class Session(Attempts):
     def relay_ended(self, relay: Relay, why: str) -> None:
         """Nothing moves any more: say so."""
         self._count_bytes(relay)
+        if self.trace is not None:
+            self.trace.note(f"ends: received={relay.up.count} sent={relay.down.count} {why}")
         if why == IDLE:
             self.service.meter.count(metrics.LIMIT["timeout"])
         self.relay = None
@@ -370,6 +386,8 @@ class Session(Attempts):
             self._finish(why)
 
     def _finish(self, why: str, *, quiet: bool = False) -> None:
+        if self.trace is not None:
+            self.trace.note(f"ends without a login: {why or 'closed'}")
         self._drop_server()
         self._leave()
         self.service.sweep.forget(self)

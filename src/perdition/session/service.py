@@ -20,6 +20,7 @@ from perdition.session.dial import Resolver, Sources
 from perdition.session.health import Health
 from perdition.session.poller import Poller
 from perdition.session.routing import Routing
+from perdition.session.tracing import Traces
 from perdition.session.trail import TrailTerms
 from perdition.wire.base import Back, BackTerms, Front, FrontTerms
 
@@ -65,6 +66,7 @@ class Service:
     poller: Poller
     log: Log
     meter: Meter
+    traces: Traces
     sweep: Deadlines
     buffer: memoryview
     front: type[Front]
