@@ -341,3 +341,23 @@ def test_the_man_page_names_every_verb_and_option(need: Callable[[str], str]) ->
     for action in parser()._actions:
         for each in action.option_strings:
             assert each in text
+
+
+def test_every_command_of_the_page_is_one() -> None:
+    page = (ROOT / "docs/operate.md").read_text()
+    commands = re.findall(r"^    (?:# )?perditionctl (.*)$", page, re.MULTILINE)
+    for command in commands:
+        parser().parse_args(command.split())
+    assert {command.split()[0] for command in commands} == set(VERBS)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may write to /run")
+def test_a_daemon_is_found_without_a_word_about_sockets(dovecot: Dovecot, tmp_path: Path) -> None:
+    options = ("outgoing_server 127.0.0.1", f"outgoing_port {dovecot.port}", "control_socket ''")
+    with Daemon(tmp_path, *options) as daemon:
+        path = Path(f"/run/perdition/perdition.imap4.{daemon.process.pid}.sock")
+        assert path.is_socket()
+        done = subprocess.run([BIN / "perditionctl", "--daemon", "imap4", "status"],
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert str(daemon.process.pid) in done.stdout
+    assert not path.exists()
