@@ -203,18 +203,17 @@ def test_counts_of_a_dead_worker_stay(daemon: Watched) -> None:
 
 
 def test_limits_are_counted(dovecot: Dovecot, folder: Path, certificates: Path) -> None:
-    options = ("connection_limit 1", "failed_login_limit 1", "authenticate_timeout 1", "timeout 1",
+    options = ("connection_limit 2", "failed_login_limit 1", "authenticate_timeout 1", "timeout 1",
                "connect_timeout 1", "greeting_timeout 1", "login_timeout 1")  # fmt: skip
     with Watched(folder / "limited", dovecot, certificates, *options) as daemon:
+        with daemon.log_in() as idle, daemon.client() as late, daemon.client():
+            assert late.hear().startswith("* BYE")
+            assert idle.hear() == ""
         with daemon.log_in("ann", "wrong") as client:
             assert client.hear().startswith("* BYE")
-        with daemon.client() as late, daemon.client():
-            assert late.hear().startswith("* BYE")
-        with daemon.log_in() as idle:
-            assert idle.hear() == ""
         found = daemon.samples()
     assert value(found, "perdition_refused_connections_total") == 1
-    assert value(found, "perdition_sessions_limit") == 1
+    assert value(found, "perdition_sessions_limit") == 2
     for limit in ("failed_login_limit", "authenticate_timeout", "timeout"):
         assert value(found, "perdition_limits_total", limit=limit) == 1, limit
 
