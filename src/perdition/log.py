@@ -193,6 +193,11 @@ class Log:
         self._tag = f" {self.ident}[{os.getpid()}]: "
         self._second = 0
 
+    def set_level(self, name: str) -> None:
+        """Write lines of this priority (a name of `PRIORITY_NAMES`) and above from now on."""
+        self.most = next(number for number, each in PRIORITY_NAMES.items() if each == name)
+        self.debugging = self.most >= DEBUG
+
     def err(self, text: str, fields: Mapping[str, object] | None = None) -> None:
         """Say what an administrator must see."""
         self.write(ERR, text, fields)

@@ -98,7 +98,7 @@ def test_answers_are_given_again_as_long_as_they_live() -> None:
         assert lookups.ready(JO) == route_of(b"jo.example")
         assert await lookups.ask(AN) is None
         assert lookups.ready(AN) is None
-        lookups.flush(JO)
+        lookups.flush({JO.key})
         assert lookups.ready(JO) is PENDING
         lookups.flush()
         assert lookups.ready(AN) is PENDING

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 from tests.servers.ports import PATIENCE, end, free_port, wait_for
 
@@ -35,11 +36,13 @@ class Daemon:
         self.config = folder / "perdition.conf"
         self.log = folder / "log"
         self.pid_file = folder / "pid"
+        self.control = folder / "control.sock"
         self.options = [
             "bind_address 127.0.0.1",
             f"listen_port {self.port}",
             f"log_facility {self.log}",
             f"pid_file {self.pid_file}",
+            f"control_socket {self.control}",
             "no_daemon",
             "no_lookup",
             *options,
@@ -50,7 +53,7 @@ class Daemon:
         """Write the configuration file, with further lines."""
         self.config.write_text("".join(f"{line}\n" for line in (*self.options, *more)))
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         limit = ["prlimit", f"--nofile={self.files}:{self.files}"] if self.files else []
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.settimeout(0.1)

@@ -19,9 +19,11 @@ from perdition.config.readers import (
     absolute,
     domain_states,
     facility,
+    local_listener,
     networks,
     number,
     numeric_addresses,
+    path_or_none,
     port,
     protocol_name,
     query_keys,
@@ -103,6 +105,16 @@ class Config(TlsOptions):
     )
     connection_logging: bool = flag(
         "Log the dialogues up to the login, passwords masked; needs debug.", short="C"
+    )
+    control_socket: str = opt(
+        "",
+        path_or_none,
+        "The socket through which perditionctl reaches this daemon, for its owner only; none: no "
+        "socket.",
+        meta="FILE",
+        initial="/run/perdition/NAME.PID.sock",
+        example="/run/perdition/perdition.sock",
+        since="3.0",
     )
     debug: bool = flag("Log more, and all options at the start.", short="d")
     domain_delimiter: str = opt(
@@ -232,6 +244,17 @@ class Config(TlsOptions):
         initial="by kind",
         example="/etc/perdition/popmap.gdbm.db",
         secret=True,
+    )
+    metrics_listen: str = opt(
+        "",
+        local_listener,
+        "Where to serve metrics (OpenMetrics, GET /metrics): ADDRESS:PORT of the loopback, IPv6 in "
+        "brackets, or /SOCKET, which everybody may read who reaches its folder. Each daemon needs "
+        "its own. Empty: nowhere.",
+        meta="LISTENER",
+        initial="nowhere",
+        example="127.0.0.1:9143",
+        since="3.0",
     )
     no_bind_banner: bool = flag(
         "Greet with the name of this host instead of that of the address the client reached.",

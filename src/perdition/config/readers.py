@@ -213,6 +213,26 @@ def absolute(value: str) -> str:
     return text(value)
 
 
+def path_or_none(value: str) -> str:
+    """A file named from ``/``, the word none, or empty for the default."""
+    return "none" if value.lower() == "none" else absolute(value)
+
+
+def local_listener(value: str) -> str:
+    """``ADDRESS:PORT`` of the loopback, ``/SOCKET``, or empty for nothing."""
+    if not value or value.startswith("/"):
+        return text(value)
+    host, number_of_port = parse_server(text(value))
+    try:
+        local = ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise _bad("neither an address of the loopback nor a /SOCKET", value)
+    number(1, 65535)(number_of_port)
+    return value
+
+
 def query_keys(value: str) -> tuple[str, ...]:
     r"""``FORMAT,…`` with the escapes \U \u \d \D \i \p \I \P \\; a last lone \ is let pass."""
     for each in some(value).split(","):

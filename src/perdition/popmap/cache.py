@@ -58,9 +58,9 @@ class Cache:
             del self._answers[next(iter(self._answers))]
         self._answers[key] = Answer(route, now + fresh, now + lives.stale if found else 0.0)
 
-    def flush(self, key: Hashable = None) -> None:
-        """Forget one answer, or all of them."""
-        if key is None:
-            self._answers.clear()
-        else:
-            self._answers.pop(key, None)
+    def flush(self, which: Callable[[Hashable], bool]) -> int:
+        """Forget the answers to the keys that `which` names; return how many."""
+        gone = [key for key in self._answers if which(key)]
+        for key in gone:
+            del self._answers[key]
+        return len(gone)

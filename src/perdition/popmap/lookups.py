@@ -12,12 +12,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import NamedTuple
 
+from perdition import metrics
 from perdition.errors import MapError
+from perdition.metrics import Meter
 from perdition.popmap.base import Popmap, Query, Stale
 from perdition.popmap.cache import Cache, Lifetimes
 from perdition.route import Route
@@ -49,9 +51,10 @@ class Lookups:
 
     def __init__(
         self, popmap: Popmap, another: Callable[[], Popmap], terms: Terms,
-        say: Callable[[str], None],
+        say: Callable[[str], None], meter: Meter | None = None,
     ) -> None:  # fmt: skip
         self.terms = terms
+        self._meter = meter or Meter()
         self._map = popmap
         self._another = another
         self._say = say  # writes an error to the log
@@ -69,18 +72,24 @@ class Lookups:
 
     def ready(self, query: Query) -> Route | Pending | None:
         """Return the answer if it needs no waiting, else PENDING; MapError as `Popmap.lookup`."""
+        meter = self._meter
         if self._map.waits:
             answer = self._cache.fresh(self._key(query))
+            meter.count(metrics.CACHE_MISS if answer is None else metrics.CACHE_HIT)
             return PENDING if answer is None else answer.route
+        started = time.monotonic()
         try:
             route = self._map.lookup(query)
         except Stale:
             return PENDING
         except MapError as error:
+            meter.count(metrics.LOOKUP_ERROR)
             self._failed(error)
             if (stale := self._cache.stale(self._key(query))) is not None:
+                meter.count(metrics.CACHE_STALE)
                 return stale.route
             raise
+        self._found(route, started)
         if self._trouble and not self._outdated:
             self._works()
         self._cache.keep(self._key(query), route)
@@ -94,33 +103,47 @@ class Lookups:
         stale = self._cache.stale(key)
         if time.monotonic() < self._down_until and self._under_way:
             if stale is not None:
+                self._meter.count(metrics.CACHE_STALE)
                 return stale.route
             raise MapError(self._trouble)
         if self._under_way >= terms.queue_limit:
+            self._meter.count(metrics.LIMIT["map_queue_limit"])
             raise MapError(f"{terms.queue_limit} look-ups are under way already")
         self._under_way += 1
+        started = time.monotonic()
         try:
             asked = asyncio.get_running_loop().run_in_executor(self._threads, self._look, query)
             route = await asyncio.wait_for(asked, terms.timeout)
         except (TimeoutError, MapError) as error:
             if not isinstance(error, MapError):
                 error = MapError(f"no answer within {terms.timeout:g} s")
+            self._meter.count(metrics.LOOKUP_ERROR)
             self._failed(error)
             self._down_until = time.monotonic() + DOWN
             if stale is not None:
+                self._meter.count(metrics.CACHE_STALE)
                 return stale.route
             raise error from None
         finally:
             self._under_way -= 1
         self._down_until = 0.0
+        self._found(route, started)
         if self._trouble:
             self._works()
         self._cache.keep(key, route)
         return route
 
-    def flush(self, query: Query | None = None) -> None:
-        """Forget the answer to one query, or all."""
-        self._cache.flush(None if query is None else self._key(query))
+    def _found(self, route: Route | None, started: float) -> None:
+        """Count an answer of the map itself."""
+        meter = self._meter
+        meter.count(metrics.LOOKUP_UNKNOWN if route is None else metrics.LOOKUP_FOUND)
+        meter.took(metrics.LOOKUP_SECONDS, time.monotonic() - started)
+
+    def flush(self, keys: Collection[bytes] = ()) -> int:
+        """Forget the answers to these keys, from wherever they were asked; none given: all."""
+        return self._cache.flush(
+            lambda key: not keys or (key[0] if isinstance(key, tuple) else key) in keys
+        )
 
     def close(self) -> None:
         """Ask no more; a look-up under way ends by itself."""
@@ -159,10 +182,13 @@ class Lookups:
         finally:
             if reading.done() and self._reading is reading:
                 self._reading = None
+        started = time.monotonic()
         try:
-            return self._map.lookup(query)
+            route = self._map.lookup(query)
         except Stale:
             raise MapError("the map's file is still being read or written") from None
+        self._found(route, started)
+        return route
 
     def _failed(self, error: MapError) -> None:
         """Log the first failure of a row, and each that says something else."""

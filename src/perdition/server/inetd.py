@@ -11,6 +11,7 @@ import stat
 import threading
 
 from perdition.config import Config
+from perdition.metrics import Meter
 from perdition.server.helpers import Helpers
 from perdition.server.privileges import become, find_identity
 from perdition.server.setup import announce, make_inherited, make_log, make_service
@@ -18,6 +19,7 @@ from perdition.server.sweep import Sweep
 from perdition.server.worker import new_loop
 from perdition.session.login import Session, address_of
 from perdition.session.poller import Poller
+from perdition.session.tracing import Traces
 from perdition.session.trail import Address
 from perdition.tls import Passphrase
 
@@ -38,8 +40,9 @@ def serve(config: Config) -> int:
     sweep = Sweep(loop, log.flush)
     poller = Poller(loop, failed=lambda error: log.fault("session", error), after=log.flush)
     service = make_service(
-        config, inherited, log, loop=loop, poller=poller, sweep=sweep, inetd_pid=os.getppid()
-    )
+        config, inherited, log, loop=loop, poller=poller, sweep=sweep, meter=Meter(),
+        traces=Traces(), inetd_pid=os.getppid(),
+    )  # fmt: skip
     status = FAILED
 
     def ended(session: Session) -> None:

@@ -21,8 +21,11 @@ from setproctitle import setproctitle
 from perdition.config import Config
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
+from perdition.metrics import Meter
 from perdition.notify import notify, notify_reloading
+from perdition.route import Server
 from perdition.server.counters import Counters
+from perdition.server.desk import Desk
 from perdition.server.helpers import Helpers
 from perdition.server.limits import ConnectionLimit
 from perdition.server.listen import Listeners
@@ -39,13 +42,15 @@ from perdition.server.setup import (
 )
 from perdition.server.watch import FileWatch
 from perdition.server.worker import Orders, run_worker
+from perdition.session.tracing import Traces
 from perdition.tls import Passphrase
 
 READY = 30.0  # seconds that a worker has to say that it is ready
 RESTART_PAUSE = 1.0  # seconds between two starts of a worker that dies at once
 
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-_WATCHED = frozenset((*_ENDS, signal.SIGHUP, signal.SIGCHLD))
+# SIGIO: a socket of the desk is ready.
+_WATCHED = frozenset((*_ENDS, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO))
 _IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, signal.SIGALRM)
 
 
@@ -58,7 +63,9 @@ class Child:
     column: int  # its column of the counters
     control: socket.socket
     generation: Generation
-    started: float
+    started: float  # monotonic
+    ready: bool = False
+    unanswered: int = 0  # questions of the desk
 
 
 @dataclass(slots=True)
@@ -87,6 +94,13 @@ class Master:
         self.old: list[Generation] = []
         self.pid_file: PidFile | None = None
         self.stop_by = 0.0  # monotonic; 0: not stopping
+        self.started = time.monotonic()
+        self.restarts = 0  # of workers that died
+        self.reloads = {"ok": 0, "failed": 0}
+        self.reload_problems: list[str] = []  # why the last reload failed; empty: it did not
+        self.drained: set[Server] = set()  # that get no new sessions
+        self.traces = Traces()
+        self.desk = Desk(self)
         self._watch = FileWatch(config)
         self._respawn: list[tuple[float, int]] = []  # when, worker number
 
@@ -120,6 +134,7 @@ class Master:
         try:
             setproctitle(f"{config.basename}: daemon")
             announce(config, self.log)
+            self.desk.open(config)
             try:
                 self._start_workers(self.current)
             except StartError:
@@ -131,6 +146,7 @@ class Master:
             notify("READY=1", f"STATUS=listening on {self.current.listeners}")
             self._serve()
         finally:
+            self.desk.close()
             if self.pid_file:
                 self.pid_file.remove()
             self.log.flush()
@@ -149,12 +165,14 @@ class Master:
 
     def _in_helper(self, generation: Generation) -> None:
         self._forget_others(generation)
+        self.traces.wanted.clear()
         for each in (generation, self.current):
             for listener in each.listeners.all():
                 listener.close()
 
     def _forget_others(self, generation: Generation) -> None:
         """In a child: close what only the master and other processes have to do with."""
+        self.desk.leave()
         for other in {id(g): g for g in (*self.old, self.current)}.values():
             for child in other.children.values():
                 child.control.close()
@@ -174,6 +192,7 @@ class Master:
         theirs.close()
         child = Child(pid, number, column, ours, generation, time.monotonic())
         generation.children[pid] = child
+        self.desk.meet(child)
 
     def _be_worker(
         self, generation: Generation, number: int, column: int, control: socket.socket
@@ -183,6 +202,7 @@ class Master:
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            signal.signal(signal.SIGIO, signal.SIG_IGN)
             self._forget_others(generation)
             config = generation.config
             sockets = generation.listeners.sockets(number)
@@ -194,10 +214,14 @@ class Master:
             orders = Orders(
                 number, sockets, control, generation.identity, self.log,
                 ConnectionLimit(self.counters, column, config.connection_limit),
-                partial(make_service, config, generation.inherited, self.log),
+                partial(
+                    make_service, config, generation.inherited, self.log,
+                    meter=Meter(self.counters.metrics(column)), traces=self.traces,
+                ),
+                frozenset(self.drained),
             )  # fmt: skip
             status = run_worker(orders)
-        except Exception as error:  # one of three doors: the master hears of it and goes on
+        except Exception as error:  # one of four doors: the master hears of it and goes on
             why = f"worker {number + 1} failed: {type(error).__name__}: {error}"
             self.log.err(why)
             control.send(f"error {why}".encode())
@@ -213,6 +237,7 @@ class Master:
         child.control.settimeout(None)
         if word != "ready":
             raise StartError(word.removeprefix("error ") or "a worker died while it started")
+        child.ready = True
 
     # -- serving ----------------------------------------------------------------------------
 
@@ -223,18 +248,19 @@ class Master:
                 if info.si_signo in _ENDS:
                     self._stop(info.si_signo)
                 elif info.si_signo == signal.SIGHUP and not self.stop_by:
-                    self._reload()
+                    self.reload()
             self._reap()
             now = time.monotonic()
             if self._watch.changed(now) and not self.stop_by:
                 self.log.info("certificates or keys have changed")
-                self._reload(self.config)
+                self.reload(self.config)
             if self.stop_by:
-                if not self._children():
+                if not self.children():
                     return
                 if now >= self.stop_by:
                     self._kill()
             self._respawn_due(now)
+            self.desk.tick(now)
             self.log.flush()
 
     def _patience(self) -> float:
@@ -242,10 +268,11 @@ class Master:
         waits = [when for when, _ in self._respawn]
         if self.stop_by:
             waits.append(self.stop_by)
-        waits.append(self._watch.due)
+        waits += (self._watch.due, self.desk.due)
         return max(0.01, min(3600.0, min(waits) - time.monotonic()))
 
-    def _children(self) -> list[Child]:
+    def children(self) -> list[Child]:
+        """The workers of all generations."""
         return [c for g in (*self.old, self.current) for c in g.children.values()]
 
     def _reap(self) -> None:
@@ -257,7 +284,7 @@ class Master:
             if not pid:
                 return
             self._helper_ended(pid)
-            for child in self._children():
+            for child in self.children():
                 if child.pid == pid:
                     self._buried(child, os.waitstatus_to_exitcode(status))
 
@@ -273,6 +300,7 @@ class Master:
     def _buried(self, child: Child, code: int) -> None:
         held = self.counters.row("sessions")[child.column]
         self.counters.release(child.column)
+        self.desk.part(child)
         child.control.close()
         generation = child.generation
         del generation.children[child.pid]
@@ -282,6 +310,7 @@ class Master:
                 f"worker {child.number + 1} [{child.pid}] ended with {how}, {held} sessions lost: "
                 "starting another"
             )
+            self.restarts += 1
             now = time.monotonic()
             pause = RESTART_PAUSE if now - child.started < RESTART_PAUSE else 0.0
             self._respawn.append((now + pause, child.number))
@@ -304,7 +333,7 @@ class Master:
 
     # -- reload -----------------------------------------------------------------------------
 
-    def _reload(self, config: Config | None = None) -> None:
+    def reload(self, config: Config | None = None) -> None:
         """Make a new generation, of `config` or a new reading; on any problem keep the old one."""
         notify_reloading()
         try:
@@ -312,7 +341,9 @@ class Master:
             log = make_log(config)
             new = self._prepare(config, self.current.listeners)
         except (ConfigError, StartError, OSError) as error:
-            for line in str(error).splitlines():
+            self.reloads["failed"] += 1
+            self.reload_problems = str(error).splitlines()
+            for line in self.reload_problems:
                 self.log.err(f"reload: {line}")
             self.log.err("reload failed: the old configuration stays in force")
             notify("READY=1", "STATUS=reload failed, the old configuration is in force")
@@ -322,6 +353,7 @@ class Master:
         self._respawn.clear()
         try:
             self._start_workers(new)
+            self.desk.open(config)
         except StartError as error:
             self._abandon(new, before, old_log, error)
             return
@@ -334,6 +366,8 @@ class Master:
         before.listeners.close_all_but(new.listeners)
         old_log.target.close()
         self.config = config
+        self.reloads["ok"] += 1
+        self.reload_problems = []
         self._watch.look(config)
         log.info("Reloaded configuration, certificates and log")
         say_what_is_in_force(config, log)
@@ -342,6 +376,8 @@ class Master:
     def _abandon(self, new: Generation, before: Generation, log: Log, error: StartError) -> None:
         """Undo a reload whose workers did not come up."""
         self.log = log
+        self.reloads["failed"] += 1
+        self.reload_problems = [str(error)]
         for child in new.children.values():
             os.kill(child.pid, signal.SIGKILL)
         new.listeners.close_all_but(before.listeners)
@@ -370,7 +406,7 @@ class Master:
         if self.pid_file:
             self.pid_file.remove()
         self.current.listeners.close()
-        for child in self._children():
+        for child in self.children():
             self._order(child, f"drain {seconds}")
 
     def _order(self, child: Child, words: str) -> None:
@@ -380,5 +416,5 @@ class Master:
             pass  # it has ended meanwhile
 
     def _kill(self) -> None:
-        for child in self._children():
+        for child in self.children():
             os.kill(child.pid, signal.SIGKILL)

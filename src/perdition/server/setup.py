@@ -23,6 +23,7 @@ from perdition.config import Config, warnings
 from perdition.config.manual import dump
 from perdition.errors import MapError, StartError
 from perdition.log import Log, open_target
+from perdition.metrics import Meter
 from perdition.popmap.base import Popmap
 from perdition.popmap.cache import Lifetimes
 from perdition.popmap.lookups import Lookups, Terms
@@ -35,6 +36,7 @@ from perdition.session.names import ReverseNames
 from perdition.session.poller import Poller
 from perdition.session.routing import Routing, Rules
 from perdition.session.service import Service, Timeouts
+from perdition.session.tracing import Traces
 from perdition.session.trail import TrailTerms
 from perdition.tls import (
     Passphrase,
@@ -150,7 +152,9 @@ def _make_asking(
     return Asking(loop, helpers, config.pam_timeout, AUTHENTICATIONS)
 
 
-def _make_lookups(config: Config, popmap: Popmap | None, log: Log) -> Lookups | None:
+def _make_lookups(
+    config: Config, popmap: Popmap | None, log: Log, meter: Meter | None
+) -> Lookups | None:
     if popmap is None:
         return None
     terms = Terms(
@@ -163,7 +167,7 @@ def _make_lookups(config: Config, popmap: Popmap | None, log: Log) -> Lookups | 
         ),
     )
     another = partial(type(popmap), config.map_library_opt)
-    return Lookups(popmap, another, terms, log.err)
+    return Lookups(popmap, another, terms, log.err, meter)
 
 
 class GreetingHosts:
@@ -187,15 +191,9 @@ class GreetingHosts:
 
 
 def make_service(
-    config: Config,
-    inherited: Inherited,
-    log: Log,
-    *,
-    loop: asyncio.AbstractEventLoop,
-    poller: Poller,
-    sweep: Sweep,
-    inetd_pid: int = 0,
-) -> Service:
+    config: Config, inherited: Inherited, log: Log, *, loop: asyncio.AbstractEventLoop,
+    poller: Poller, sweep: Sweep, meter: Meter, traces: Traces, inetd_pid: int = 0,
+) -> Service:  # fmt: skip
     """Build what a worker's sessions share."""
     grammar = load_grammar(config)
     mark = greeting_mark(config)
@@ -205,6 +203,8 @@ def make_service(
         loop=loop,
         poller=poller,
         log=log,
+        meter=meter,
+        traces=traces,
         sweep=sweep,
         buffer=memoryview(bytearray(BUFFER)),
         front=grammar.Front,
@@ -223,7 +223,7 @@ def make_service(
         server_refusal=inherited.server_refusal,
         greeting_host=hosts.known,
         ask_greeting_host=names.ask,
-        routing=make_routing(config, inherited.popmap, log, names),
+        routing=make_routing(config, inherited.popmap, log, names, meter),
         authenticator=_make_asking(config, inherited.helpers, loop),
         resolver=Resolver(loop),
         health=Health(config.server_retry, _share(config.server_connection_limit, config)),
@@ -261,7 +261,10 @@ def _back_terms(config: Config, mark: str) -> BackTerms:
     )
 
 
-def make_routing(config: Config, popmap: Popmap | None, log: Log, reverse: ReverseNames) -> Routing:
+def make_routing(
+    config: Config, popmap: Popmap | None, log: Log, reverse: ReverseNames,
+    meter: Meter | None = None,
+) -> Routing:  # fmt: skip
     """Build what finds a user's servers."""
     names = NameRules(
         os.fsencode(config.domain_delimiter), config.strip_domain, config.add_domain,
@@ -272,7 +275,7 @@ def make_routing(config: Config, popmap: Popmap | None, log: Log, reverse: Rever
         tuple(map(os.fsencode, config.query_key)), config.outgoing_port,
     )  # fmt: skip
     defaults = Rotation(config.outgoing_server, config.outgoing_port)
-    return Routing(rules, _make_lookups(config, popmap, log), defaults, reverse)
+    return Routing(rules, _make_lookups(config, popmap, log, meter), defaults, reverse)
 
 
 def _share(limit: int, config: Config) -> int:

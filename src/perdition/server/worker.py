@@ -16,11 +16,16 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from perdition.errors import StartError
 from perdition.log import DescriptorTarget, Log
+from perdition.metrics import LIMIT
+from perdition.route import Server
+from perdition.server.answers import Answers
 from perdition.server.limits import ConnectionLimit
 from perdition.server.privileges import Identity, become
+from perdition.server.questions import MESSAGE
 from perdition.server.sweep import Sweep
 from perdition.session.login import Session, address_of
 from perdition.session.poller import Poller
@@ -52,6 +57,7 @@ class Orders:
     log: Log
     limit: ConnectionLimit
     make_service: Callable[..., Service]  # loop=, poller=, sweep=
+    drained: frozenset[Server]
 
 
 class Worker:
@@ -67,6 +73,7 @@ class Worker:
         self.sweep = Sweep(self.loop, self.log.flush)
         self.poller = Poller(self.loop, failed=self._failed, after=self.log.flush)
         self.service: Service | None = None
+        self.answers: Answers | None = None
 
     def run(self) -> int:
         """Drop privileges, say that we are ready, serve until the end."""
@@ -77,10 +84,16 @@ class Worker:
         except StartError as error:
             orders.control.send(f"error {error}".encode())
             return 1
+        self.service.health.drained = orders.drained
         if self._loop_warning and orders.number == 0:
             self.log.info(self._loop_warning)
         orders.control.setblocking(False)
-        self.loop.add_reader(orders.control.fileno(), self._ordered)
+        self.answers = Answers(
+            self.loop, self.poller, orders.control, self.service, self.sessions,
+            number=orders.number,
+        )  # fmt: skip
+        self.loop.set_exception_handler(self._fault)
+        self.poller.add_reader(orders.control.fileno(), self._ordered)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._drain, 0)
         self._listen()
@@ -107,8 +120,13 @@ class Worker:
         for sock in self.orders.sockets:
             self.poller.remove_reader(sock.fileno())
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self.log.fault("callback", error)
+
+    def _fault(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's own callbacks and tasks failed."""
+        if isinstance(error := context.get("exception"), BaseException):
+            self._failed(error)
 
     def _accept(self, listening: socket.socket, family: int, reached: Address | None) -> None:
         for _ in range(ACCEPTS):
@@ -126,6 +144,8 @@ class Worker:
 
     def _accept_failed(self, error: OSError) -> None:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            if self.service is not None:
+                self.service.meter.count(LIMIT["open_files"])
             self.log.err(f"can't accept clients for {PAUSE:g} s: {error.strerror}")
             self._pause()
             self.loop.call_later(PAUSE, self._accept_again)
@@ -168,18 +188,20 @@ class Worker:
 
     def _ordered(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self.orders.control, 4096, 4)
+            data, fds, _, _ = socket.recv_fds(self.orders.control, MESSAGE, 4)
         except BlockingIOError:
             return
         except OSError:
             data, fds = b"", []
         word, _, rest = data.partition(b" ")
-        if word == b"log" and fds:
+        if word == b"ask" and self.answers is not None:
+            self.answers.ask(rest, fds)
+        elif word == b"log" and fds:
             self._new_log(fds)
         elif word == b"drain":
             self._drain(int(rest or b"0"))
         elif not data:
-            self.loop.remove_reader(self.orders.control.fileno())
+            self.poller.remove_reader(self.orders.control.fileno())
             self._drain(0)
 
     def _new_log(self, fds: list[int]) -> None:

@@ -7,9 +7,10 @@ Invariant: at most one server is connected, and one whose answer was not yes is 
 from __future__ import annotations
 
 import ssl
+import time
 from typing import Any
 
-from perdition import proxy_header
+from perdition import metrics, proxy_header
 from perdition.errors import DeadlineExpired, PeerGone, PerditionError
 from perdition.protocols import TlsUse
 from perdition.route import Server
@@ -17,6 +18,7 @@ from perdition.session import dial
 from perdition.session.service import Service
 from perdition.session.side import Side
 from perdition.session.stepped import STEP, ServerLost, Step, Stepped
+from perdition.session.tracing import Trace
 from perdition.session.trail import Trail, dialogue_log
 from perdition.wire.base import Accepted, Back, Login, Reason, Refused, StartTls
 
@@ -27,14 +29,15 @@ _NEXT_MAY_HELP = (Reason.UNREACHABLE, Reason.NEGOTIATION, Reason.TEMPORARY)
 class Attempts(Stepped):
     """A dialogue that logs in at servers; who inherits says what becomes of it."""
 
-    __slots__ = ("_at", "server", "trail")
+    __slots__ = ("at", "server", "trace", "trail")
 
     trail: Trail
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self.server: Side[Back] | None = None
-        self._at: Server | None = None  # where this session counts
+        self.trace: Trace | None = None  # of a user whom somebody wants to look at
+        self.at: Server | None = None  # where this session counts
 
     def _verdict(
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
@@ -80,8 +83,10 @@ class Attempts(Stepped):
         """Log in at the first address of a server that answers; and how secure it was."""
         service = self.service
         if not service.health.enter(server):
+            service.meter.count(metrics.LIMIT["server_connection_limit"])
             return Refused(Reason.TEMPORARY, detail="server_connection_limit reached"), "plaintext"
-        self._at = server
+        self.at = server
+        started = time.monotonic()
         refused = Refused(Reason.UNREACHABLE, detail="no address")
         secure, slow = "plaintext", False
         addresses = service.resolver.known(server) or await self._resolve(server)
@@ -97,12 +102,17 @@ class Attempts(Stepped):
             secure = secure_word(self.server, service.back_terms.tls)
             if isinstance(outcome, Accepted):
                 service.resolver.prefer(server, address)
+                service.health.answered(server, time.monotonic() - started)
                 return outcome, secure
             refused, slow = outcome, slow or self._timed_out
             self._drop_server()
             if refused.reason is not Reason.UNREACHABLE:
                 break
         self._leave()
+        if refused.reason is Reason.REFUSED:
+            service.health.answered(server, time.monotonic() - started)
+        else:
+            service.health.disappointed(server)
         down = slow or refused.reason is Reason.UNREACHABLE
         if down and service.health.failed(server, slow=slow):
             service.log.err(f"server {server} is down: {refused.detail}")
@@ -124,6 +134,9 @@ class Attempts(Stepped):
         side.grammar = back
         if service.log_dialogue:
             back.shown = dialogue_log(service.log, "REAL")
+        if self.trace is not None:
+            self.trace.note(f"connects to {server}")
+            back.shown = self.trace.shown("server", back.shown)
         self._timed_out = False
         self._expect(Step.CONNECT)
         try:
@@ -169,15 +182,20 @@ class Attempts(Stepped):
             side.start_tls(service.outgoing_context, server.host, server=False)
         except PeerGone as error:
             raise ServerLost(error) from None
-        await STEP
-        if service.server_refusal is not None:
-            assert isinstance(side.sock, ssl.SSLSocket)
-            if why := service.server_refusal(side.sock, server.host):
-                raise ServerLost(PeerGone(f"certificate refused: {why}"))
+        try:
+            await STEP
+        except ServerLost:
+            service.meter.count(metrics.TLS_SERVER_FAILED)
+            raise
+        assert isinstance(side.sock, ssl.SSLSocket)
+        service.meter.secured(metrics.TLS_SERVER, side.sock)
+        refusal = service.server_refusal
+        if refusal is not None and (why := refusal(side.sock, server.host)):
+            raise ServerLost(PeerGone(f"certificate refused: {why}"))
 
     def _leave(self) -> None:
         """Give the place at the server to somebody else."""
-        server, self._at = self._at, None
+        server, self.at = self.at, None
         if server is not None:
             self.service.health.leave(server)
 

@@ -9,15 +9,17 @@ a client that can still be answered has been answered.
 from __future__ import annotations
 
 import socket
+import ssl
+import time
 from collections.abc import Callable
 from ipaddress import ip_address
 
-from perdition import proxy_header
+from perdition import metrics, proxy_header
 from perdition.auth.asking import Asking, AuthError
 from perdition.errors import DeadlineExpired, MapError, PeerGone, PerditionError, WireError
 from perdition.protocols import TlsUse
 from perdition.session.attempts import Attempts, secure_word
-from perdition.session.relay import Relay
+from perdition.session.relay import IDLE, Relay
 from perdition.session.service import Network, Service
 from perdition.session.side import Side
 from perdition.session.stepped import STEP
@@ -33,13 +35,19 @@ from perdition.wire.base import (
 )
 
 DRAINED = 65536  # bytes of a client thrown away at the end, so that it can read our last word
+# Why a front sends a client away -> the limit that was reached.
+_PATIENCE = {
+    "Too many bad commands": metrics.LIMIT["bad_command_limit"],
+    "Too many commands": metrics.LIMIT["bad_command_limit"],
+    "Too many failed logins": metrics.LIMIT["failed_login_limit"],
+}
 
 
 class Session(Attempts):
     """One client; `ended` is called once, when it is gone."""
 
     __slots__ = (
-        "_held", "client", "complete", "ended", "relay",
+        "_down", "_held", "_up", "client", "complete", "ended", "relay",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +68,7 @@ class Session(Attempts):
         self.trail = Trail(service.log, service.trail_terms, peer, reached)
         self.complete = False  # whether the client logged in, or left of its own will
         self._held = False
+        self._up = self._down = 0  # relayed bytes that are counted already
         self._coro = self._run(refuse)
         self.step(None)
 
@@ -87,10 +96,16 @@ class Session(Attempts):
             if front is not None:
                 await self._dialogue(front)
         except PeerGone:
+            if self._held:
+                self.service.meter.count(metrics.LOGIN_CLIENT_GONE)
             self._finish("client gone")
         except WireError as error:
             self._finish(str(error))
         except DeadlineExpired:
+            meter = self.service.meter
+            meter.count(metrics.LIMIT["authenticate_timeout"])
+            if self._held:
+                meter.count(metrics.LOGIN_TIMED_OUT)
             if front is not None:
                 front.goodbye("Timeout: no login in time", unavailable=False)
                 self.client.send(front.take())
@@ -113,6 +128,10 @@ class Session(Attempts):
         front = service.front(service.front_terms(host))
         if service.log_dialogue:
             front.shown = dialogue_log(service.log, "CLIENT")
+        if service.traces.wanted:
+            self.trace = service.traces.begin(service.log.ident, self.trail.ft)
+            if self.trace is not None:
+                front.shown = self.trace.shown("client", front.shown)
         if refuse:
             front.take()
             front.goodbye("Too many connections, try again later", unavailable=True)
@@ -151,9 +170,12 @@ class Session(Attempts):
             self.client.start_tls(context, None, server=True)
             await STEP
         except PeerGone as error:
+            self.service.meter.count(metrics.TLS_CLIENT_FAILED)
             self.trail.tls_failed(what, str(error))
             self._finish("", quiet=True)
             return False
+        assert isinstance(self.client.sock, ssl.SSLSocket)
+        self.service.meter.secured(metrics.TLS_CLIENT, self.client.sock)
         return True
 
     async def _dialogue(self, front: Front) -> None:
@@ -174,6 +196,8 @@ class Session(Attempts):
                 event = front.secured()
             else:
                 self.complete = not event.why
+                if event.why in _PATIENCE:
+                    self.service.meter.count(_PATIENCE[event.why])
                 self._finish(event.why)
                 return
             event = event or front.receive(b"")
@@ -187,15 +211,21 @@ class Session(Attempts):
     async def _log_in(self, front: Front, login: Login) -> Refused | None:
         """Find the server and log in there; None: the relay has taken over."""
         self.trail.name(login)
+        if self.trace is not None:
+            self.trace.login(login)
+        started = time.monotonic()
         outcome: Accepted | Refused
         if login.disabled:
             outcome = Refused(Reason.LOGIN_DISABLED)
             self._verdict(login, "(null):(null)", outcome.reason)
         else:
             outcome = await self._find_and_try(login)
-            if isinstance(outcome, Accepted):
-                self._hand_over(front, outcome)
-                return None
+        meter = self.service.meter
+        if isinstance(outcome, Accepted):
+            meter.login(None, time.monotonic() - started)
+            self._hand_over(front, outcome)
+            return None
+        meter.login(outcome.reason, time.monotonic() - started)
         await self._delay(outcome)
         return outcome
 
@@ -249,6 +279,12 @@ class Session(Attempts):
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
     ) -> None:
         self.trail.verdict(login, self._client_secure, server_secure, server, failure)
+        if self.trace is not None:
+            status = "ok" if failure is None else f"failed: {failure.value}"
+            self.trace.note(
+                f"{status} client-secure={self._client_secure} server={server or 'none'} "
+                f"server-secure={server_secure}"
+            )
 
     async def _delay(self, refused: Refused) -> None:
         """Let a failed login wait for its answer; nothing else waits with it."""
@@ -271,6 +307,8 @@ class Session(Attempts):
         front.accepted(accepted)
         client.send(front.take())
         to_server, to_client = front.unread(), back.unread()
+        if self.trace is not None:
+            self.trace.logged_in()
         client_sock, client_backlog = client.release()
         server_sock, server_backlog = server.release()
         self.complete = True
@@ -304,6 +342,7 @@ class Session(Attempts):
             return super().due(now)
         if trail.relog_at and now >= trail.relog_at:
             trail.relog(now)
+            self._count_bytes(relay)
         again = relay.due(now)
         if relay.closed or not trail.relog_at:
             return again
@@ -315,11 +354,23 @@ class Session(Attempts):
 
     def relay_ended(self, relay: Relay, why: str) -> None:
         """Nothing moves any more: say so."""
+        self._count_bytes(relay)
+        if self.trace is not None:
+            self.trace.note(f"ends: received={relay.up.count} sent={relay.down.count} {why}")
+        if why == IDLE:
+            self.service.meter.count(metrics.LIMIT["timeout"])
         self.relay = None
         self._leave()
         self.service.sweep.forget(self)
         self.trail.closed(relay.up.count, relay.down.count, why)
         self.ended(self)
+
+    def _count_bytes(self, relay: Relay) -> None:
+        """Count what has moved since the last time."""
+        cells, up, down = self.service.meter.cells, relay.up.count, relay.down.count
+        cells[metrics.RECEIVED] += up - self._up
+        cells[metrics.SENT] += down - self._down
+        self._up, self._down = up, down
 
     def abort(self, why: str) -> None:
         """End the session because the daemon wants it; a client before its login is told."""
@@ -335,6 +386,8 @@ class Session(Attempts):
             self._finish(why)
 
     def _finish(self, why: str, *, quiet: bool = False) -> None:
+        if self.trace is not None:
+            self.trace.note(f"ends without a login: {why or 'closed'}")
         self._drop_server()
         self._leave()
         self.service.sweep.forget(self)

@@ -97,6 +97,6 @@ class Poller:
                         # Failed, and nobody listens: whoever adds a callback will hear of it.
                         self._epoll.unregister(fd)
                         del self._masks[fd]
-            except Exception as error:  # one of three doors: a fault costs one callback
+            except Exception as error:  # one of four doors: a fault costs one callback
                 self._failed(error)
         self._after()

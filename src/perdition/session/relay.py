@@ -16,6 +16,7 @@ from typing import Protocol
 _WANT_READ = (BlockingIOError, ssl.SSLWantReadError)
 _RECORD = 16384  # bytes; a shorter read from TLS means that no more is there
 _LINGER = 30  # seconds without traffic that a half-closed session may last
+IDLE = "Timeout piping data."  # why a relay has ended, as 2.2 says it
 _QUIET = 2  # seconds without traffic before a TLS server hears that its client has ended
 
 
@@ -264,7 +265,7 @@ class Relay:
                 return 0
             if self.active + self.idle > now:
                 return self.active + self.idle
-            self.close("Timeout piping data.")
+            self.close(IDLE)
             return 0
         quiet = now - self.active
         if self.up.ended and not self.up.told and not self.up.backlog and quiet >= _QUIET:

@@ -8,6 +8,7 @@ Invariant: `find` waits for nothing but what it is given to wait with.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from perdition.route import Route, Server
 from perdition.session.dial import Rotation
 from perdition.session.names import ReverseNames
 from perdition.username import NameRules, State, mangle, query_key
+
+_ADDRESS = re.compile(rb"\\[ipIP]")  # of a query key: the client's address or ours
 
 Wait = Callable[[Awaitable[Any]], Awaitable[Any]]  # how the caller waits for a driver
 Tell = Callable[[str], None]  # hears each step, for who explains a route
@@ -111,6 +114,21 @@ class Routing:
             if route is not None:
                 return route
         return None
+
+    def flush(self, name: bytes) -> int:
+        """Forget what the map said of a user (empty: of all); return how many answers that were.
+
+        All are forgotten where their keys hold more than the user's name.
+        """
+        if self.lookups is None:
+            return 0
+        forms = self.rules.query_keys or (b"\\U",)
+        if not name or self.rules.names.wants_reached or any(_ADDRESS.search(f) for f in forms):
+            return self.lookups.flush()
+        delimiter = self.rules.names.delimiter
+        key = mangle(name, State.SERVERNAME_LOOKUP, self._key_names, b"")
+        keys = {query_key(form, key, delimiter, None, None) for form in forms}
+        return self.lookups.flush({*keys, key})
 
     async def server_name(
         self, name: bytes, state: State, local: Address | None, wait: Wait

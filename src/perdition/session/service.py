@@ -14,11 +14,13 @@ from typing import Protocol
 
 from perdition.auth.asking import Asking
 from perdition.log import Log
+from perdition.metrics import Meter
 from perdition.protocols import TlsUse
 from perdition.session.dial import Resolver, Sources
 from perdition.session.health import Health
 from perdition.session.poller import Poller
 from perdition.session.routing import Routing
+from perdition.session.tracing import Traces
 from perdition.session.trail import TrailTerms
 from perdition.wire.base import Back, BackTerms, Front, FrontTerms
 
@@ -63,6 +65,8 @@ class Service:
     loop: asyncio.AbstractEventLoop
     poller: Poller
     log: Log
+    meter: Meter
+    traces: Traces
     sweep: Deadlines
     buffer: memoryview
     front: type[Front]

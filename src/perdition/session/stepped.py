@@ -54,12 +54,13 @@ class Stepped:
 
     __slots__ = (
         "_coro", "_login_due", "_more_addresses", "_started", "_step", "_step_due", "_timed_out",
-        "service", "slot",
+        "service", "since", "slot",
     )  # fmt: skip
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.slot = 0  # the sweep's
+        self.since = service.sweep.now
         self._coro: Coroutine[Any, Any, None] | None = None
         self._step_due = 0  # sweep's second by which the server must have done its step
         self._step = Step.CONNECT
@@ -91,7 +92,7 @@ class Stepped:
                 coro.send(event)
         except StopIteration:
             self._coro = None
-        except Exception as error:  # one of three doors: a fault of ours costs one session
+        except Exception as error:  # one of four doors: a fault of ours costs one session
             self._coro = None
             self.service.log.fault("session", error)
             self._crashed()
