@@ -13,7 +13,7 @@ run:
 test:
 	@sh tools/setup.sh '$(PYTHON)' dev
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # What needs no server: style, types, the direction of imports.
 check:

@@ -193,7 +193,11 @@ def log_in(port: int, user: str) -> str:
         return lines.ask(f"a LOGIN {user} x")[-1]
 
 
-@pytest.mark.parametrize(("options", "let_in"), TABLE, ids=lambda v: " ".join(v)[:40])
+@pytest.mark.parametrize(
+    ("options", "let_in"),
+    TABLE,
+    ids=[" ".join(each.partition("print ")[0] for each in row[0]) or "none" for row in TABLE],
+)
 def test_each_option_relaxes_what_it_says_and_no_more(
     options: tuple[str, ...], let_in: set[str], popmap: Path, tmp_path: Path
 ) -> None:
