@@ -33,7 +33,7 @@ FACILITIES = {
     **{f"local{n}": 16 + n for n in range(8)},
 }  # fmt: skip
 
-_ESCAPES = {n: f"\\x{n:02x}" for n in (*range(32), 127)} | {9: "\\t", 10: "\\n", 13: "\\r"}
+ESCAPES = {n: f"\\x{n:02x}" for n in (*range(32), 127)} | {9: "\\t", 10: "\\n", 13: "\\r"}
 
 
 def text_of(data: bytes) -> str:
@@ -251,7 +251,7 @@ class Log:
             self._second = now
             self._stamp = time.strftime("%b %d %H:%M:%S", time.localtime(now)) + self._tag
         if not text.isprintable():
-            text = text.translate(_ESCAPES)
+            text = text.translate(ESCAPES)
         return (self._stamp + text).encode("utf-8", "backslashreplace")
 
     def _json(self, priority: int, text: str, fields: Mapping[str, object] | None) -> bytes:

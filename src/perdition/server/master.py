@@ -18,6 +18,7 @@ from functools import partial
 
 from setproctitle import setproctitle
 
+from perdition.check.aside import Verdict, verdict
 from perdition.config import Config
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
@@ -92,6 +93,7 @@ class Master:
         self.passphrase = Passphrase(config)
         self.current = self._prepare(config, Listeners())
         self.old: list[Generation] = []
+        self.verdict = verdict(config)
         self.pid_file: PidFile | None = None
         self.stop_by = 0.0  # monotonic; 0: not stopping
         self.started = time.monotonic()
@@ -135,6 +137,7 @@ class Master:
             setproctitle(f"{config.basename}: daemon")
             announce(config, self.log)
             self.desk.open(config)
+            self._tell(self.verdict)
             try:
                 self._start_workers(self.current)
             except StartError:
@@ -151,6 +154,10 @@ class Master:
                 self.pid_file.remove()
             self.log.flush()
         return 0
+
+    def _tell(self, judged: Verdict) -> None:
+        for text in judged.told:
+            self.log.notice(f"warning: {text}")
 
     def _start_workers(self, generation: Generation) -> None:
         self._start_helpers(generation)
@@ -338,6 +345,9 @@ class Master:
         notify_reloading()
         try:
             config = config or self._load()
+            judged = verdict(config)
+            if errors := judged.new_errors(self.verdict):
+                raise StartError("\n".join(errors))
             log = make_log(config)
             new = self._prepare(config, self.current.listeners)
         except (ConfigError, StartError, OSError) as error:
@@ -365,12 +375,13 @@ class Master:
                 self._pass_log(child)
         before.listeners.close_all_but(new.listeners)
         old_log.target.close()
-        self.config = config
+        self.config, self.verdict = config, judged
         self.reloads["ok"] += 1
         self.reload_problems = []
         self._watch.look(config)
         log.info("Reloaded configuration, certificates and log")
         say_what_is_in_force(config, log)
+        self._tell(judged)
         notify("READY=1", f"STATUS=listening on {new.listeners}")
 
     def _abandon(self, new: Generation, before: Generation, log: Log, error: StartError) -> None:
