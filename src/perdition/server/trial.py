@@ -6,6 +6,7 @@ Nothing is bound, forked, written or created; the popmap and the keys are read.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import stat
 from collections.abc import Callable, Iterator
@@ -53,15 +54,14 @@ def attempt(config: Config) -> tuple[list[Finding], Popmap | None]:
 
 
 def _to_blame(config: Config, text: str, options: tuple[str, ...]) -> str:
-    """Which of some options a complaint is about: one that it names, or whose value it shows."""
-    for name in options:
-        if name in text.replace(":", " ").replace("(", " ").replace(")", " ").split():
-            return name
-    for name in options:
-        value = getattr(config, name)
-        if isinstance(value, str) and len(value) > 1 and value in text:
-            return name
-    return options[-1]
+    """Which of some options a complaint is about: whose file it shows, or whose name."""
+    values = {name: str(getattr(config, name)) for name in options}
+    shown = [name for name, value in values.items() if "/" in value and value in text]
+    words = re.findall(r"\w+", text)
+    named = [name for name in options if name in words]
+    if len(shown) == 1:
+        return shown[0]
+    return next(iter(named or shown), options[-1])
 
 
 def _listen_context(config: Config) -> None:
