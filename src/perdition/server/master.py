@@ -31,7 +31,7 @@ from perdition.server.helpers import Helpers
 from perdition.server.limits import ConnectionLimit
 from perdition.server.listen import Listeners
 from perdition.server.pidfile import PidFile
-from perdition.server.privileges import Identity, find_identity
+from perdition.server.privileges import Identity, be_careful, close_memory, find_identity
 from perdition.server.setup import (
     Inherited,
     announce,
@@ -86,6 +86,7 @@ class Master:
     """A daemon; `load` reads its configuration anew, for a reload."""
 
     def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+        be_careful(core_dumps=config.core_dumps)
         self._load = load
         self.config = config
         self.log: Log = make_log(config)
@@ -171,6 +172,7 @@ class Master:
             generation.helpers.fill_up(partial(self._in_helper, generation))
 
     def _in_helper(self, generation: Generation) -> None:
+        close_memory(core_dumps=generation.config.core_dumps)
         self._forget_others(generation)
         self.traces.wanted.clear()
         for each in (generation, self.current):
@@ -219,7 +221,7 @@ class Master:
             title = f"{config.basename}: worker {number + 1}"
             setproctitle(title)
             orders = Orders(
-                number, sockets, control, generation.identity, self.log,
+                number, sockets, control, generation.identity, config.core_dumps, self.log,
                 ConnectionLimit(self.counters, column, config.connection_limit),
                 partial(
                     make_service, config, generation.inherited, self.log,
