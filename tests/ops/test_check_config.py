@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT as REPOSITORY
 from tests.server.test_certificates import DAY, NOW, Made
 from tests.servers.daemon import BIN, Daemon
 from tests.servers.dovecot import Dovecot
@@ -298,6 +300,27 @@ def test_given_twice_and_outdone(case: Case) -> None:
         "warning: command line: timeout 30 is under 30 minutes while IDLE is announced: "
         "idle clients will be cut off"
     ]
+
+
+def test_the_example_in_the_documents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (REPOSITORY / "docs/operate.md").read_text().partition("## Checking a configuration")[2]
+    given, expected = re.findall(r"^```\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[:2]
+    (tmp_path / "cert.pem").write_bytes(Made("x", by=ROOT, days=(-2, 99)).chain)
+    (tmp_path / "key.pem").write_bytes(Made("y").key_pem)
+    (tmp_path / "key.pem").chmod(0o644)
+    path = tmp_path / "perdition.imap4s.conf"
+    path.write_text(given.replace("/etc/perdition", str(tmp_path)))
+    # Of the host, not of the example: its name, its syslog and its folders.
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "dmz", "", "", "")))
+    words = ["--check-config", "-f", str(path), "-F", "+", "--pid_file", ""]
+    assert run("perdition.imap4s", words) == 1
+    said = capsys.readouterr().out.replace(str(tmp_path), "/etc/perdition").splitlines()
+    if os.geteuid() != 0:
+        said = [line for line in said if "ordinary user" not in line]
+        expected = expected.replace("1 note", "2 notes")
+    assert said == expected.splitlines()
 
 
 def test_spelling_is_told_with_its_line(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
