@@ -112,7 +112,8 @@ def test_a_daemon_in_the_units_sandbox(
     tls = f"--ssl_mode ssl_listen --ssl_cert_file {box}/cert.pem --ssl_key_file {key}"
     box.joinpath("defaults").write_text(
         "RUN_PERDITION=yes POP3=no POP3S=no IMAP4=no MANAGESIEVE=no\n"
-        f"FLAGS='-n -b 127.0.0.1 -l {port} --workers 1 -F {box}/log/log {tls}'\n"
+        f"FLAGS='-n -b 127.0.0.1 -l {port} --workers 1 -F {box}/log/log {tls}"
+        f" --control_socket {run_dir}/control'\n"
     )
     text = (SHARE / "systemd/perdition.service").read_text()
     text += AS_ROOT if started_as == "root" else ""
@@ -129,6 +130,8 @@ def test_a_daemon_in_the_units_sandbox(
         assert capabilities(worker) == dict.fromkeys(("Inh", "Prm", "Eff", "Bnd", "Amb"), 0)
         assert "NoNewPrivs:\t1" in status(worker)
         assert os.stat(f"/proc/{worker}/mem").st_uid == 0, "its memory is open to its user"
+        ctl = [str(BIN / "perditionctl"), f"--socket={run_dir}/control", "status"]
+        assert b"perdition.imap" in subprocess.run(ctl, capture_output=True, check=True).stdout
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: "Reloaded" in (box / "log/log").read_text(), "no reload")
         assert greeting(port, certificates).startswith("* OK")
