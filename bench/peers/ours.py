@@ -1,4 +1,7 @@
-"""Perdition 3, as installed in the virtual environment, with its default features on."""
+"""Perdition 3, as installed in the virtual environment, with its default features on.
+
+But for core_dumps, which lets an ordinary user measure a worker's memory.
+"""
 
 import grp
 import os
@@ -13,6 +16,7 @@ _BIN = Path(sys.executable).parent
 
 _CONFIGURATION = """no_daemon
 no_lookup
+core_dumps
 workers 1
 bind_address 127.0.0.1
 listen_port {port}

@@ -28,6 +28,8 @@ def run(argv0: str, argv: list[str]) -> int:
     try:
         config = load(argv0, argv, directory=directory)
     except ConfigError as error:
+        if _asks_for_check(argv):
+            return _say_wrong(argv0, error)
         for problem in error.problems:
             stderr_line(f"{os.path.basename(argv0)}: {problem}")
         return FAILED
@@ -40,6 +42,8 @@ def run(argv0: str, argv: list[str]) -> int:
         print(f"perdition {__version__}")
         return 0
     try:
+        if config.check_config:
+            return _check(config, argv)
         if config.explain:
             return _explain(config)
         if config.inetd_mode:
@@ -50,6 +54,39 @@ def run(argv0: str, argv: list[str]) -> int:
     except (StartError, OSError) as error:
         stderr_line(f"{config.basename}: {error}")
         return FAILED
+
+
+def _asks_for_check(argv: list[str]) -> bool:
+    from perdition.check.report import is_asked_for  # noqa: PLC0415 - not on the way to serving
+
+    return is_asked_for(argv)
+
+
+def _say_wrong(argv0: str, error: ConfigError) -> int:
+    from perdition.check.findings import ERROR, Finding  # noqa: PLC0415 - not on the way to serving
+    from perdition.check.report import report  # noqa: PLC0415
+
+    found = [Finding(ERROR, "", problem) for problem in error.problems]
+    return report(found, {}, f"{os.path.basename(argv0)}: not looked at further")
+
+
+def _check(config: Config, argv: list[str]) -> int:
+    from perdition.check import NOTE, Finding, judge  # noqa: PLC0415 - not on the way to serving
+    from perdition.check.places import find_places  # noqa: PLC0415
+    from perdition.check.probe import probe  # noqa: PLC0415
+    from perdition.check.report import report  # noqa: PLC0415
+    from perdition.server.trial import attempt  # noqa: PLC0415
+
+    places, found = find_places(argv, config)
+    if not config.config_path:
+        found.append(Finding(NOTE, "", "there is no configuration file for this command"))
+    found += judge(config)
+    failures, popmap = attempt(config)
+    found += failures
+    if config.probe:
+        found += probe(config, popmap)
+    heading = f"{config.basename}: {config.config_path or 'no configuration file'}"
+    return report(found, places, heading, strict=config.strict)
 
 
 def _explain(config: Config) -> int:
@@ -66,7 +103,7 @@ def _explain(config: Config) -> int:
 
     async def run() -> int:
         routing = make_routing(config, popmap, log, ReverseNames(asyncio.get_running_loop()))
-        context = outgoing_context(config) if config.explain_probe else False
+        context = outgoing_context(config) if config.probe else False
         return await explain(config, routing, context)
 
     return asyncio.run(run())

@@ -33,7 +33,7 @@ FACILITIES = {
     **{f"local{n}": 16 + n for n in range(8)},
 }  # fmt: skip
 
-_ESCAPES = {n: f"\\x{n:02x}" for n in (*range(32), 127)} | {9: "\\t", 10: "\\n", 13: "\\r"}
+ESCAPES = {n: f"\\x{n:02x}" for n in (*range(32), 127)} | {9: "\\t", 10: "\\n", 13: "\\r"}
 
 
 def text_of(data: bytes) -> str:
@@ -152,6 +152,17 @@ def _nonblocking_copy(fd: int) -> int:
     return os.dup(fd)
 
 
+def _open_file(path: str) -> int:
+    """Open a log to append to; a new one may be read by its group, whatever the mask."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return os.open(path, flags | os.O_CREAT, 0o600)
+    os.fchmod(fd, 0o640)
+    return fd
+
+
 def open_target(facility: str, syslog_path: str) -> Target:
     """Open what ``log_facility`` names; StartError when there is no such thing."""
     if facility.startswith("-"):
@@ -159,9 +170,8 @@ def open_target(facility: str, syslog_path: str) -> Target:
     if facility.startswith("+"):
         return DescriptorTarget(_nonblocking_copy(2))
     if facility.startswith("/"):
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
-            return DescriptorTarget(os.open(facility, flags, 0o640))
+            return DescriptorTarget(_open_file(facility))
         except OSError as error:
             raise StartError(f"log_facility: {facility}: {error.strerror}") from None
     if facility not in FACILITIES:
@@ -251,7 +261,7 @@ class Log:
             self._second = now
             self._stamp = time.strftime("%b %d %H:%M:%S", time.localtime(now)) + self._tag
         if not text.isprintable():
-            text = text.translate(_ESCAPES)
+            text = text.translate(ESCAPES)
         return (self._stamp + text).encode("utf-8", "backslashreplace")
 
     def _json(self, priority: int, text: str, fields: Mapping[str, object] | None) -> bytes:

@@ -114,7 +114,7 @@ class ServerCheck:
         if not (self._expired or self._early):
             return ""  # OpenSSL has looked
         now = datetime.now(UTC)
-        begin, end = _validity(certificate)
+        begin, end = validity(certificate)
         if not self._expired and end < now:
             return "certificate has expired"
         if not self._early and begin > now:
@@ -122,7 +122,8 @@ class ServerCheck:
         return ""
 
 
-def _validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+def validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+    """The first and the last moment of a certificate."""
     if hasattr(certificate, "not_valid_after_utc"):  # since cryptography 42
         return certificate.not_valid_before_utc, certificate.not_valid_after_utc
     begin, end = certificate.not_valid_before, certificate.not_valid_after

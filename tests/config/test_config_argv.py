@@ -70,9 +70,9 @@ def test_forms_that_are_refused(argv: list[str], problem: str) -> None:
 
 def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        configured("--frob", "-t", "x", "junk")
+        configured("--xyzzy", "-t", "x", "junk")
     assert caught.value.problems == (
-        "--frob: unknown option",
+        "--xyzzy: unknown option",
         "-t: not a number: 'x'",
         "junk: neither an option nor the value of one",
     )

@@ -91,7 +91,7 @@ def test_grammar(path: Path, content: str, expected: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("\n\nfrobnicate 1\n", "3: frobnicate: unknown option"),
+        ("\n\nxyzzynicate 1\n", "3: xyzzynicate: unknown option"),
         ("timeuot 1\n", "1: timeuot: unknown option; did you mean timeout?"),
         ("--timeout 7\n", "1: --timeout: unknown option; did you mean timeout?"),
         ("-t 7\n", "1: -t: unknown option"),
@@ -114,17 +114,17 @@ def test_grammar(path: Path, content: str, expected: dict[str, object]) -> None:
         ('debug\nok_line "a\ntimeout 7\n', "2: a quote is opened and never closed"),
         ("ok_line it's\n", "1: a quote is opened and never closed"),
         ("ok_line a\x00b\n", "1: ok_line: control character in the value"),
-        ("ssl_mode frob\n", "1: ssl_mode: unknown mode: 'frob'"),
+        ("ssl_mode xyzzy\n", "1: ssl_mode: unknown mode: 'xyzzy'"),
         ('ssl_mode ""\n', "1: ssl_mode: unknown mode: ''"),
         ("ssl_mode ssl_listen,tls_listen\n", "1: ssl_mode: ssl_listen and tls_listen exclude "),
         ("ssl_mode ssl_all\nssl_mode tls_outgoing_force\n", "2: ssl_mode: ssl_outgoing and tls_"),
-        ("lower_case frob\n", "1: lower_case: unknown state: 'frob'"),
+        ("lower_case xyzzy\n", "1: lower_case: unknown state: 'xyzzy'"),
         ("add_domain all, 1\n", "1: add_domain: unknown state: ' 1'"),
         ("add_domain all,500\n", "1: add_domain: not between 0 and 127: '500'"),
         ("protocol SMTP\n", "1: protocol: not one of IMAP4, IMAP4S, POP3, POP3S, MANAGESIEVE: "),
         ("log_passwd sometimes\n", "1: log_passwd: not one of never, fail, ok, always: 'someti"),
         ("pid_file rel/x.pid\n", "1: pid_file: must start with /: 'rel/x.pid'"),
-        ("log_facility frob\n", "1: log_facility: neither a syslog facility nor /FILE, - or +"),
+        ("log_facility xyzzy\n", "1: log_facility: neither a syslog facility nor /FILE, - or +"),
         ("outgoing_server [IP OF SERVER]\n", "1: outgoing_server: not a server: '[IP OF SERVE"),
         ('outgoing_server ""\n', "1: outgoing_server: no host in ''"),
         ("outgoing_server a,,b\n", "1: outgoing_server: no host in ''"),
@@ -148,10 +148,10 @@ def test_refusals(path: Path, content: str, problem: str) -> None:
 
 def test_all_problems_of_a_file_in_their_order(path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        configured(path, "timeout x\nfrob\n\nok_line \\\n  a\nssl_mode y\n")
+        configured(path, "timeout x\nxyzzy\n\nok_line \\\n  a\nssl_mode y\n")
     assert caught.value.problems == (
         f"{path}:1: timeout: not a number: 'x'",
-        f"{path}:2: frob: unknown option",
+        f"{path}:2: xyzzy: unknown option",
         f"{path}:6: ssl_mode: unknown mode: 'y'",
     )
 

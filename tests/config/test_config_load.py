@@ -47,7 +47,7 @@ def test_the_first_file_that_exists_is_read(tmp_path: Path, argv0: str, names: l
     files = [tmp_path / f"{name}.conf" for name in names]
     for number, file in enumerate(files, 1):
         file.write_text(f"timeout {number}\n")
-    (tmp_path / "unrelated.conf").write_text("frob\n")
+    (tmp_path / "unrelated.conf").write_text("xyzzy\n")
     for number, file in enumerate(files, 1):
         config = load(argv0, [], config_dir=str(tmp_path))
         assert (config.timeout, config.config_path) == (number, str(file))
@@ -74,8 +74,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_problems_of_both_sources_are_told(tmp_path: Path) -> None:
-    assert problems(tmp_path, "--frob", text="timeout x\n") == (
-        "--frob: unknown option",
+    assert problems(tmp_path, "--xyzzy", text="timeout x\n") == (
+        "--xyzzy: unknown option",
         f"{tmp_path}/perdition.conf:1: timeout: not a number: 'x'",
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +14,9 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import ROOT
+from tests.servers.lines import Lines
 from tests.servers.ports import end, listens, wait_for
+from tests.servers.sandbox import command, settings
 
 from perdition.ops.defaults import DAEMONS, parse_defaults, read_defaults
 from perdition.protocols import COMMANDS
@@ -20,9 +24,10 @@ from perdition.protocols import COMMANDS
 SHARE = ROOT / "share"
 BIN = Path(sys.executable).parent
 UNITS = ("perdition.service", "perdition@.service")
+AS_ROOT = (SHARE / "systemd/as-root.conf").read_text()
 # Tenths, by systemd's own count. What is left is all that a service costs which serves any address,
-# starts as root, binds low ports and changes its user: no lock that the program allows is open.
-EXPOSURE = 23
+# binds low ports and reads keys; or which starts as root and changes its user.
+EXPOSURE, EXPOSURE_AS_ROOT = 20, 23
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +40,7 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         text = re.sub("^Documentation=.*\n", "", text, flags=re.MULTILINE)  # not installed
         folder.joinpath(name).write_text(text)
         folder.joinpath(name.replace("@", "@imaps")).write_text(text)
+        folder.joinpath(name.replace(".", "-root.")).write_text(f"{text}\n{AS_ROOT}")
     return [folder / "perdition.service", folder / "perdition@imaps.service"]
 
 
@@ -42,12 +48,16 @@ def test_units_are_sound_and_tight(units: list[Path], need: Callable[[str], str]
     analyze = need("systemd-analyze")
     done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    for unit in units:
-        done = subprocess.run(
-            [analyze, "security", "--offline=yes", "--no-pager", f"--threshold={EXPOSURE}", unit],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
+    assert len(units) == 2
+    as_root = list(units[0].parent.glob("*-root.service"))
+    assert len(as_root) == 2
+    for most, chosen in ((EXPOSURE, units), (EXPOSURE_AS_ROOT, as_root)):
+        for unit in chosen:
+            done = subprocess.run(
+                [analyze, "security", "--offline=yes", "--no-pager", f"--threshold={most}", unit],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stdout
 
 
 def test_units_name_commands_that_there_are() -> None:
@@ -76,39 +86,85 @@ def test_pam_takes_the_rules_of_the_host() -> None:
             assert Path("/etc/pam.d", words[0]).exists() or kind != "@include"
 
 
-def capabilities() -> str:
-    """The units' bounding set, as setpriv(1) wants it."""
-    lines = {
-        line.partition("=")[2]
-        for unit in UNITS
-        for line in (SHARE / "systemd" / unit).read_text().splitlines()
-        if line.startswith("CapabilityBoundingSet=")
-    }
-    assert len(lines) == 1
-    return ",".join(["-all", *(f"+{word[4:].lower()}" for word in lines.pop().split())])
+def test_the_user_of_the_units_is_made() -> None:
+    text = (SHARE / "sysusers.d/perdition.conf").read_text()
+    for unit in UNITS:
+        assert settings((SHARE / "systemd" / unit).read_text())["User"] == ["perdition"]
+    assert re.search(r"^u perdition - ", text, re.MULTILINE)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to lose")
-def test_the_units_capabilities_are_enough(need: Callable[[str], str], folder: Path) -> None:
-    """A daemon on a low port: it starts, drops its workers' privileges, reloads, and leaves."""
-    setpriv, port = need("setpriv"), free_low_port()
-    folder.joinpath("defaults").write_text(
-        "RUN_PERDITION=yes POP3=no POP3S=no IMAP4S=no MANAGESIEVE=no\n"
-        f"FLAGS='-n -b 127.0.0.1 -l {port} -u nobody -g nogroup --workers 1 -F {folder}/log'\n"
+@pytest.mark.parametrize("started_as", ["perdition", "root"])
+def test_a_daemon_in_the_units_sandbox(
+    need: Callable[[str], str], folder: Path, certificates: Path, started_as: str
+) -> None:
+    """A daemon with a low port and a key of root's: it starts, drops all, reloads, and leaves."""
+    box = folder / started_as
+    box.mkdir()
+    run_dir, key, port = box / "run", box / "key.pem", free_low_port()
+    for made in (run_dir, box / "log"):
+        made.mkdir()  # systemd makes them: RuntimeDirectory, LogsDirectory
+        if started_as != "root":
+            shutil.chown(made, "nobody", "nogroup")
+    shutil.copy(certificates / "key.pem", key)
+    shutil.copy(certificates / "cert.pem", box)
+    key.chmod(0o600)
+    tls = f"--ssl_mode ssl_listen --ssl_cert_file {box}/cert.pem --ssl_key_file {key}"
+    box.joinpath("defaults").write_text(
+        "RUN_PERDITION=yes POP3=no POP3S=no IMAP4=no MANAGESIEVE=no\n"
+        f"FLAGS='-n -b 127.0.0.1 -l {port} --workers 1 -F {box}/log/log {tls}"
+        f" --control_socket {run_dir}/control'\n"
     )
-    run_dir = folder / "run"
-    words = ["--defaults", f"{folder}/defaults", "--run-dir", str(run_dir), "run"]
-    bounds = [setpriv, "--bounding-set", capabilities(), "--inh-caps=-all", "--no-new-privs"]
-    process = subprocess.Popen([*bounds, BIN / "perdition-service", *words], umask=0o022)
+    text = (SHARE / "systemd/perdition.service").read_text()
+    text += AS_ROOT if started_as == "root" else ""
+    sandbox = command(text, box, need("systemd-analyze"), need("setpriv"), "65534")
+    words = ["--defaults", f"{box}/defaults", "--run-dir", str(run_dir), "run"]
+    process = subprocess.Popen([*sandbox, BIN / "perdition-service", *words], umask=0o077)
     try:
         wait_for(lambda: listens(port) or process.poll() is not None, "it does not listen")
         assert process.poll() is None
+        assert greeting(port, certificates).startswith("* OK")  # so the worker is ready
+        master, worker = descendants(process.pid)
+        assert user(master) == (0 if started_as == "root" else 65534)
+        assert user(worker) == 65534
+        assert capabilities(worker) == dict.fromkeys(("Inh", "Prm", "Eff", "Bnd", "Amb"), 0)
+        assert "NoNewPrivs:\t1" in status(worker)
+        assert os.stat(f"/proc/{worker}/mem").st_uid == 0, "its memory is open to its user"
+        ctl = [str(BIN / "perditionctl"), f"--socket={run_dir}/control", "status"]
+        assert b"perdition.imap" in subprocess.run(ctl, capture_output=True, check=True).stdout
         process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "Reloaded" in (folder / "log").read_text(), "no reload")
+        wait_for(lambda: "Reloaded" in (box / "log/log").read_text(), "no reload")
+        assert greeting(port, certificates).startswith("* OK")
     finally:
         assert end(process) == 0
-    assert list(run_dir.iterdir()) == []  # the pid file is gone, though it was nobody's
+    assert list(run_dir.iterdir()) == []
+    assert (box / "log/log").stat().st_mode & 0o777 == 0o640
     assert not listens(port)
+
+
+def greeting(port: int, certificates: Path) -> str:
+    context = ssl.create_default_context(cafile=certificates / "ca.pem")
+    with Lines.to(port, context) as client:
+        return client.hear()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below one, each before its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [each for child in map(int, children) for each in (child, *descendants(child))]
+
+
+def status(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
+def user(pid: int) -> int:
+    return int(re.findall(r"^Uid:\t(\d+)", status(pid), re.MULTILINE)[0])
+
+
+def capabilities(pid: int) -> dict[str, int]:
+    """Sets of capabilities, by their short names."""
+    return {n: int(v, 16) for n, v in re.findall(r"^Cap(\w+):\t(\w+)$", status(pid), re.MULTILINE)}
 
 
 def free_low_port() -> int:

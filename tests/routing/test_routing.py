@@ -283,9 +283,7 @@ def explain(*words: str) -> tuple[int, list[str]]:
 def test_explain_shows_each_step(pair: Pair, popmap: Path, tmp_path: Path) -> None:
     edit(popmap, ann=f"bert@127.0.0.1:{pair.one.port}", **{"192.0.2.1-bob": "192.0.2.9"})
     chosen = ("-M", "popmap", "-m", str(popmap), "-S", "remote_login", "-U")
-    status, said = explain(
-        *chosen, "--query_key", r"\U,\u", "--explain", "ann@x.org", "--explain_probe"
-    )
+    status, said = explain(*chosen, "--query_key", r"\U,\u", "--explain", "ann@x.org", "--probe")
     assert status == 0
     text = "\n".join(said)
     assert "query key ann@x.org: no such user (" in text

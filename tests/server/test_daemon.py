@@ -316,7 +316,9 @@ def test_a_reload_reopens_the_log(dovecot: Dovecot, tmp_path: Path) -> None:
 
 
 def test_a_killed_worker_loses_its_own_sessions_only(dovecot: Dovecot, tmp_path: Path) -> None:
-    with Daemon(tmp_path, *before(dovecot, "connection_limit 12", workers=2)) as daemon:
+    # core_dumps lets an ordinary user look into the worker, too.
+    options = before(dovecot, "connection_limit 12", "core_dumps", workers=2)
+    with Daemon(tmp_path, *options) as daemon:
         clients = [log_in(daemon.port) for _ in range(12)]
         first, second = daemon.workers
         held = {pid: worker_sessions(pid) for pid in (first, second)}

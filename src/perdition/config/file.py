@@ -34,19 +34,19 @@ def quote(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def parse(path: str, text: str) -> Iterator[Setting | str]:
-    """What a file sets, and what is wrong with it, line by line."""
+def parse(path: str, text: str, *, ignored: bool = False) -> Iterator[Setting | str]:
+    """What a file sets, and what is wrong with it, line by line; also what is ignored, if asked."""
     for line in _lines(text):
         try:
             setting = _setting(path, line)
         except ValueError as error:
             yield f"{path}:{line.number}: {error}"
         else:
-            if setting is not None:
+            if ignored or not setting.option.argv_only:
                 yield setting
 
 
-def _setting(path: str, line: _Line) -> Setting | None:
+def _setting(path: str, line: _Line) -> Setting:
     if line.unclosed:
         raise ValueError("a quote is opened and never closed")
     key, value = line.key, line.value
@@ -58,9 +58,7 @@ def _setting(path: str, line: _Line) -> Setting | None:
     option = (LETTERS if len(line.key) == 1 else LONG_NAMES).get(key)
     if option is None:
         raise ValueError(f"{key}: {unknown(key)}" if key else "a value without an option")
-    if option.argv_only:
-        return None
-    if value is None and not option.is_flag:
+    if value is None and not (option.is_flag or option.argv_only):
         raise ValueError(f"{key}: missing value")
     return Setting(f"{path}:{line.number}: {key}", option, value)
 

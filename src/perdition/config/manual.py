@@ -164,11 +164,21 @@ errors are shown, each with its file and line.
 """,
     "SIGNALS": """
 SIGHUP makes perdition read its configuration, keys and logs anew; sessions go on. If the new
-configuration can't be used, the old one stays in force and the log says why. SIGTERM and SIGINT
-end it; see shutdown_timeout.
+configuration can't be used, or check_config would find an error in it that was not there before,
+the old one stays in force and the log says why. SIGTERM and SIGINT end it; see shutdown_timeout.
+""",
+    "CHECKING A CONFIGURATION": """
+With check_config perdition says what is wrong, risky or odd in what it would read, one line each:
+error, warning or note, then the file and line or that it is the command line, then the matter. An
+error means that it would not start or that nobody could log in. With probe it connects to the
+servers in outgoing_server and to the popmap's service, without a login. perdition-service check
+does so for all daemons that /etc/default/perdition chooses.
+
+    perdition.imap4s --check-config --probe
 """,
     "EXIT STATUS": """
-0 when perdition has come up or was told to end, anything else when it has not come up.
+0 when perdition has come up or was told to end, anything else when it has not come up. With
+check_config 0 when there is no error, or with strict no warning either, else 1.
 """,
     "FILES": """
 /etc/perdition/perdition.conf, /etc/default/perdition, /etc/pam.d/perdition

@@ -90,6 +90,13 @@ class Config(TlsOptions):
         meta="STRING",
         sets=("imap_capability", "managesieve_capability", "pop_capability"),
     )
+    check_config: bool = flag(
+        "Say what is wrong, risky or odd in the options and in the files that they name, and exit: "
+        "0 if there is no error, 1 otherwise. Nothing is started, no mail server is asked.",
+        alias="check-config",
+        argv_only=True,
+        since="3.0",
+    )
     client_server_specification: bool = flag(
         "Let users name their server: user@host[:port].", short="c"
     )
@@ -115,6 +122,9 @@ class Config(TlsOptions):
         initial="/run/perdition/NAME.PID.sock",
         example="/run/perdition/perdition.sock",
         since="3.0",
+    )
+    core_dumps: bool = flag(
+        "Let a process that crashes leave a core, which may hold passwords and keys.", since="3.0"
     )
     debug: bool = flag("Log more, and all options at the start.", short="d")
     domain_delimiter: str = opt(
@@ -146,11 +156,6 @@ class Config(TlsOptions):
         text,
         "The address and port that the client reached, for --explain.",
         meta="ADDRESS[:PORT]",
-        argv_only=True,
-        since="3.0",
-    )
-    explain_probe: bool = flag(
-        "With --explain: connect to the servers and show their greetings.",
         argv_only=True,
         since="3.0",
     )
@@ -325,6 +330,13 @@ class Config(TlsOptions):
         "two blanks.",
         meta="STRING",
     )
+    probe: bool = flag(
+        "With --explain or --check_config: connect to the servers, and read what they say without "
+        "a login.",
+        alias="explain_probe",
+        argv_only=True,
+        since="3.0",
+    )
     protocol: str = opt(
         DEFAULT_PROTOCOL,
         protocol_name,
@@ -374,6 +386,9 @@ class Config(TlsOptions):
         meta="STATE[,STATE...]",
         example="remote_login",
         adds=True,
+    )
+    strict: bool = flag(
+        "With --check_config: exit with 1 for a warning, too.", argv_only=True, since="3.0"
     )
     tcp_keepalive: bool = flag("Have the kernel probe silent connections (SO_KEEPALIVE).")
     username: str = opt(

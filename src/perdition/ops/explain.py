@@ -1,6 +1,6 @@
 """``--explain USER``: each step from a login name to its servers, and how long each took.
 
-No password is needed and no mail server hears of it, unless ``--explain_probe`` has greetings read.
+No password is needed and no mail server hears of it, unless ``--probe`` has greetings read.
 """
 
 from __future__ import annotations

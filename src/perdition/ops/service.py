@@ -1,4 +1,4 @@
-"""perdition-service: start, stop, reload, report or supervise the daemons of one host.
+"""perdition-service: start, stop, reload, check, report or supervise the daemons of one host.
 
 The successor of Perdition 2.2's init script, and what perdition.service runs. It knows daemons by
 their pid files and titles only, keeps no state, and talks to no network.
@@ -98,6 +98,17 @@ class Service:
             shown = "(ask as root)" if ports is None else ", ".join(ports) or "nothing"
             _say(command, f"running, pid {running.pid}, listens on {shown}")
         return OK if ups and not downs else STATUS_DOWN
+
+    def check(self) -> int:
+        """Have each chosen daemon say what is wrong, risky or odd in its configuration."""
+        defaults = self._defaults()
+        environment = os.environ | defaults.environment
+        status = OK
+        for protocol in self._chosen(defaults):
+            words = [*self._words(protocol, defaults), "--check_config"]
+            done = subprocess.run(words, env=environment, check=False)
+            status = FAILED if done.returncode else status
+        return status
 
     def run(self) -> int:
         """Run the daemons that the file chooses in the foreground, for a service manager."""
@@ -277,6 +288,7 @@ _VERBS: dict[str, Callable[[Service], int]] = {
     "reload": Service.reload,
     "force-reload": Service.reload,  # as the init script had it
     "status": Service.status,
+    "check": Service.check,
     "run": Service.run,
 }
 
@@ -284,7 +296,8 @@ _VERBS: dict[str, Callable[[Service], int]] = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="perdition-service",
-        description=f"Start, stop, reload, report or supervise the daemons that {PATH} chooses.",
+        description="Start, stop, reload, check, report or supervise the daemons that "
+        f"{PATH} chooses.",
         epilog="Exit status: 0 done, 1 failed, 2 usage, 3 status: not running, 4 status: unknown, "
         "6 the file is at fault, 7 reload: not running.",
         allow_abbrev=False,

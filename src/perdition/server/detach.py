@@ -52,7 +52,6 @@ def detach(failure_status: int) -> Detached:
     if os.fork():
         os._exit(0)
     os.chdir("/")
-    os.umask(0o022)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)

@@ -45,7 +45,7 @@ def control_door(config: Config) -> Door | None:
     if setting:
         return _file(setting, _CONTROL_MODE)
     try:
-        os.makedirs(RUN_FOLDER, 0o755, exist_ok=True)
+        _make_folder(RUN_FOLDER)
         _sweep_out(RUN_FOLDER, ident)
     except OSError as error:
         raise StartError(f"control_socket: {RUN_FOLDER}: {error.strerror}") from None
@@ -86,6 +86,15 @@ def _file(path: str, mode: int, option: str = "control_socket") -> Door:
     finally:
         os.umask(mask)
     return Door(sock, path)
+
+
+def _make_folder(path: str) -> None:
+    """Make a folder that everybody may look into, whatever the mask; nothing if it is there."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return
+    os.chmod(path, 0o755)
 
 
 def _sweep_out(folder: str, ident: str) -> None:

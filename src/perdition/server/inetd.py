@@ -9,11 +9,12 @@ import os
 import socket
 import stat
 import threading
+from functools import partial
 
 from perdition.config import Config
 from perdition.metrics import Meter
 from perdition.server.helpers import Helpers
-from perdition.server.privileges import become, find_identity
+from perdition.server.privileges import be_careful, become, close_memory, find_identity
 from perdition.server.setup import announce, make_inherited, make_log, make_service
 from perdition.server.sweep import Sweep
 from perdition.server.worker import new_loop
@@ -28,13 +29,14 @@ FAILED = 255  # the client left without a login, as 2.2 says it
 
 def serve(config: Config) -> int:
     """Serve the client and return the exit status; StartError when it can't be."""
+    be_careful(core_dumps=config.core_dumps)
     log = make_log(config)
     helpers = Helpers(config.basename, 1, config.pam_folder) if config.authenticate_in else None
     inherited = make_inherited(config, Passphrase(config), helpers.ask if helpers else None)
     announce(config, log)
     if helpers is not None:
-        helpers.fill_up()
-    become(find_identity(config.username, config.group))
+        helpers.fill_up(partial(close_memory, core_dumps=config.core_dumps))
+    become(find_identity(config.username, config.group), core_dumps=config.core_dumps)
     sock, threads = _client()
     loop, _ = new_loop()
     sweep = Sweep(loop, log.flush)

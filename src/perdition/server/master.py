@@ -18,6 +18,7 @@ from functools import partial
 
 from setproctitle import setproctitle
 
+from perdition.check.aside import Verdict, verdict
 from perdition.config import Config
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
@@ -30,7 +31,7 @@ from perdition.server.helpers import Helpers
 from perdition.server.limits import ConnectionLimit
 from perdition.server.listen import Listeners
 from perdition.server.pidfile import PidFile
-from perdition.server.privileges import Identity, find_identity
+from perdition.server.privileges import Identity, be_careful, close_memory, find_identity
 from perdition.server.setup import (
     Inherited,
     announce,
@@ -85,6 +86,7 @@ class Master:
     """A daemon; `load` reads its configuration anew, for a reload."""
 
     def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+        be_careful(core_dumps=config.core_dumps)
         self._load = load
         self.config = config
         self.log: Log = make_log(config)
@@ -92,6 +94,7 @@ class Master:
         self.passphrase = Passphrase(config)
         self.current = self._prepare(config, Listeners())
         self.old: list[Generation] = []
+        self.verdict = verdict(config)
         self.pid_file: PidFile | None = None
         self.stop_by = 0.0  # monotonic; 0: not stopping
         self.started = time.monotonic()
@@ -135,6 +138,7 @@ class Master:
             setproctitle(f"{config.basename}: daemon")
             announce(config, self.log)
             self.desk.open(config)
+            self._tell(self.verdict)
             try:
                 self._start_workers(self.current)
             except StartError:
@@ -152,6 +156,10 @@ class Master:
             self.log.flush()
         return 0
 
+    def _tell(self, judged: Verdict) -> None:
+        for text in judged.told:
+            self.log.notice(f"warning: {text}")
+
     def _start_workers(self, generation: Generation) -> None:
         self._start_helpers(generation)
         for number in range(generation.workers):
@@ -164,6 +172,7 @@ class Master:
             generation.helpers.fill_up(partial(self._in_helper, generation))
 
     def _in_helper(self, generation: Generation) -> None:
+        close_memory(core_dumps=generation.config.core_dumps)
         self._forget_others(generation)
         self.traces.wanted.clear()
         for each in (generation, self.current):
@@ -212,7 +221,7 @@ class Master:
             title = f"{config.basename}: worker {number + 1}"
             setproctitle(title)
             orders = Orders(
-                number, sockets, control, generation.identity, self.log,
+                number, sockets, control, generation.identity, config.core_dumps, self.log,
                 ConnectionLimit(self.counters, column, config.connection_limit),
                 partial(
                     make_service, config, generation.inherited, self.log,
@@ -338,6 +347,9 @@ class Master:
         notify_reloading()
         try:
             config = config or self._load()
+            judged = verdict(config)
+            if errors := judged.new_errors(self.verdict):
+                raise StartError("\n".join(errors))
             log = make_log(config)
             new = self._prepare(config, self.current.listeners)
         except (ConfigError, StartError, OSError) as error:
@@ -365,12 +377,13 @@ class Master:
                 self._pass_log(child)
         before.listeners.close_all_but(new.listeners)
         old_log.target.close()
-        self.config = config
+        self.config, self.verdict = config, judged
         self.reloads["ok"] += 1
         self.reload_problems = []
         self._watch.look(config)
         log.info("Reloaded configuration, certificates and log")
         say_what_is_in_force(config, log)
+        self._tell(judged)
         notify("READY=1", f"STATUS=listening on {new.listeners}")
 
     def _abandon(self, new: Generation, before: Generation, log: Log, error: StartError) -> None:

@@ -54,6 +54,7 @@ class Orders:
     sockets: list[socket.socket]
     control: socket.socket
     identity: Identity
+    core_dumps: bool
     log: Log
     limit: ConnectionLimit
     make_service: Callable[..., Service]  # loop=, poller=, sweep=
@@ -79,7 +80,7 @@ class Worker:
         """Drop privileges, say that we are ready, serve until the end."""
         orders = self.orders
         try:
-            become(orders.identity)
+            become(orders.identity, core_dumps=orders.core_dumps)
             self.service = orders.make_service(loop=self.loop, poller=self.poller, sweep=self.sweep)
         except StartError as error:
             orders.control.send(f"error {error}".encode())

@@ -60,7 +60,11 @@ class HeldFront(ABC):
     def take(self) -> bytes:
         out, self._out = self._out, b""
         if self.shown is not None and out:
-            self.shown(True, out)
+            self.shown(True, self._masked(out))
+        return out
+
+    def _masked(self, out: bytes) -> bytes:
+        """What the log shows of `out`, which may repeat something of the client's."""
         return out
 
     @property

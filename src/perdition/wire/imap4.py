@@ -47,6 +47,7 @@ _AFTER_LOGIN = frozenset(
     b"GETQUOTAROOT SETQUOTA GETACL SETACL DELETEACL MYRIGHTS LISTRIGHTS GETMETADATA SETMETADATA "
     b"SORT THREAD NOTIFY COMPRESS UNAUTHENTICATE GENURLAUTH RESETKEY URLFETCH CONVERSIONS".split()
 )
+_ECHO = re.compile(rb"^\S+ (BAD (?:Unrecognised|Missing|Null) command)", re.MULTILINE)
 _NO_ARGUMENT = (b"CAPABILITY", b"NOOP", b"LOGOUT", b"STARTTLS")
 
 _LITERALS = 64  # in one command
@@ -364,6 +365,10 @@ class Front(HeldFront):
         self._exchange = None
         self._out += b"%b BAD %b\r\n" % (tag, why)
         return self._counted()
+
+    def _masked(self, out: bytes) -> bytes:
+        """A tag without a command that we know may be a password in the wrong place."""
+        return _ECHO.sub(rb"*** \1", out)
 
     def _show(self, tag: bytes, name: bytes, rest: bytes = b"") -> None:
         """Anything but a command that carries no secret may be a password in the wrong place."""
