@@ -57,13 +57,22 @@ def settled_cpu_seconds(root: int, processes: int, limit: float = 3.0) -> float:
         time.sleep(0.01)
 
 
+def rss_bytes(root: int) -> int:
+    """Sums the resident set size of the tree: other processes that come and go do not move it."""
+    return _rollup(root, "Rss:")
+
+
 def pss_bytes(root: int) -> int:
     """Sums the proportional set size of the tree."""
+    return _rollup(root, "Pss:")
+
+
+def _rollup(root: int, field: str) -> int:
     total = 0
     for pid in tree(root):
         try:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        total += next(int(x.split()[1]) for x in rollup.splitlines() if x.startswith("Pss:"))
+        total += next(int(x.split()[1]) for x in rollup.splitlines() if x.startswith(field))
     return total * 1024

@@ -52,11 +52,11 @@ def run(sessions: int, rate: int, seconds: int) -> None:
             Load("hold", running.port, sessions=sessions, concurrency=100, tls="full")
         )
         stream(running, rate, warm_up)
-        before, files = proc.pss_bytes(running.pid), descriptors(running.pid)
+        before, files = proc.rss_bytes(running.pid), descriptors(running.pid)
         cpu = proc.cpu_seconds(running.pid)
         worst = stream(running, rate, seconds)
         cpu = proc.cpu_seconds(running.pid) - cpu
-        after = proc.pss_bytes(running.pid)
+        after = proc.rss_bytes(running.pid)
         grown = descriptors(running.pid) - files
         alive = hold.work().alive
     print(
