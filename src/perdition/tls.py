@@ -192,7 +192,7 @@ def watched_files(options: Config) -> list[str]:
     files: list[str] = []
     if listen is not TlsUse.NONE:
         files += [options.ssl_cert_file, options.ssl_key_file, options.ssl_ca_chain_file]
-        files += [dh_parameters_file(options), *_folder_files(options.ssl_cert_folder)]
+        files += [dh_parameters_file(options), *certificates_in(options.ssl_cert_folder)]
         files.append(options.ssl_cert_folder)
     if outgoing is not TlsUse.NONE:
         files += [options.ssl_outgoing_cert_file, options.ssl_outgoing_key_file]
@@ -200,7 +200,8 @@ def watched_files(options: Config) -> list[str]:
     return [file for file in dict.fromkeys(files) if file]
 
 
-def _folder_files(folder: str) -> list[str]:
+def certificates_in(folder: str) -> list[str]:
+    """The files of ``ssl_cert_folder``, none if it is not set; StartError if it can't be read."""
     if not folder:
         return []
     try:
@@ -212,7 +213,7 @@ def _folder_files(folder: str) -> list[str]:
 
 def _add_by_name(context: ssl.SSLContext, options: Config, passphrase: Passphrase) -> None:
     """Let clients that ask for a name in `ssl_cert_folder` have the certificate that bears it."""
-    files = _folder_files(options.ssl_cert_folder)
+    files = certificates_in(options.ssl_cert_folder)
     if not files:
         return
     try:

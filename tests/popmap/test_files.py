@@ -104,6 +104,22 @@ def test_a_file_rewritten_at_once_and_of_the_same_size(tmp_path: Path) -> None:
     popmap.close()
 
 
+def test_a_text_rewritten_at_once_and_of_the_same_size(tmp_path: Path) -> None:
+    path = tmp_path / "popmap"
+    path.write_text("ann:mail1\n")
+    before = path.stat()
+    popmap = registry.make("popmap", str(path))
+    popmap.open()
+    assert popmap.lookup(ANN) == route_of(b"mail1")
+    time.sleep(0.02)  # a tick of the file system's clock
+    path.write_text("ann:mail2\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(Stale):
+        popmap.lookup(ANN)
+    popmap.refresh()
+    assert popmap.lookup(ANN) == route_of(b"mail2")
+
+
 def cdb_of(pairs: dict[bytes, bytes], slots: int = 0) -> bytes:
     """A cdb; with `slots`, its tables claim to be that large and are full of wrong entries."""
     records, tables = b"", [[] for _ in range(256)]  # type: ignore[var-annotated]

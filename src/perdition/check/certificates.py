@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from perdition.check.files import certificates_in, content
+from perdition.check.files import certificates_of, content
 from perdition.check.findings import ERROR, NOTE, WARNING, Finding
 from perdition.config import Config
 from perdition.protocols import TlsUse
@@ -53,7 +53,7 @@ def _files(config: Config) -> Iterator[_Named]:
     named: list[tuple[str, str]] = []
     if listen is not TlsUse.NONE:
         named.append(("ssl_cert_file", config.ssl_cert_file))
-        named += [("ssl_cert_folder", path) for path in certificates_in(config.ssl_cert_folder)]
+        named += [("ssl_cert_folder", path) for path in certificates_of(config)]
     if outgoing is not TlsUse.NONE and config.ssl_outgoing_cert_file:
         named.append(("ssl_outgoing_cert_file", config.ssl_outgoing_cert_file))
     for option, path in named:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from perdition.check.findings import NOTE, WARNING, Finding
 from perdition.config import Config
 from perdition.config.options import OPTIONS
+from perdition.errors import StartError
 from perdition.protocols import TlsUse
+from perdition.tls import certificates_in
 
 _MOST = 1 << 20  # bytes that are read of a file
 
@@ -52,7 +54,7 @@ def _secret_files(config: Config) -> Iterator[tuple[str, str]]:
         yield "ssl_key_file", config.ssl_key_file
         if config.ssl_cert_file != config.ssl_key_file and _holds_key(config.ssl_cert_file):
             yield "ssl_cert_file", config.ssl_cert_file
-        for path in certificates_in(config.ssl_cert_folder):
+        for path in certificates_of(config):
             yield "ssl_cert_folder", path
         yield "ssl_passphrase_file", config.ssl_passphrase_file
     if outgoing is not TlsUse.NONE and config.ssl_outgoing_cert_file:
@@ -62,13 +64,12 @@ def _secret_files(config: Config) -> Iterator[tuple[str, str]]:
             yield "ssl_outgoing_cert_file", config.ssl_outgoing_cert_file
 
 
-def certificates_in(folder: str) -> list[str]:
-    """The files of ``ssl_cert_folder``; none if it can't be read."""
+def certificates_of(config: Config) -> list[str]:
+    """The files of ``ssl_cert_folder``; a folder that can't be read is told by a trial."""
     try:
-        names = sorted(os.listdir(folder)) if folder else []
-    except OSError:
+        return certificates_in(config.ssl_cert_folder)
+    except StartError:
         return []
-    return [os.path.join(folder, name) for name in names if name.endswith(".pem")]
 
 
 def content(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perdition.check.files import content
 from perdition.check.findings import NOTE, WARNING, Finding
 from perdition.config import Config, argv, file
 from perdition.config.fields import Setting
@@ -13,17 +14,18 @@ def find_places(words: list[str], config: Config) -> tuple[dict[str, str], list[
     """Option -> FILE:LINE or `COMMAND_LINE`, for each that is given; and what is odd."""
     places: dict[str, str] = {}
     found: list[Finding] = []
-    for setting in file.parse(config.config_path, _text(config.config_path), ignored=True):
+    text = content(config.config_path).decode("utf-8", "surrogateescape")
+    for setting in file.parse(config.config_path, text, ignored=True):
         if isinstance(setting, str):
             continue  # changed since it was loaded
         place = setting.place.rpartition(": ")[0]
         name = setting.option.name
         if setting.option.argv_only:
-            text = f"{name} has no effect in a configuration file"
-            found.append(Finding(WARNING, name, text, place))
+            why = f"{name} has no effect in a configuration file"
+            found.append(Finding(WARNING, name, why, place))
         elif name in places and not setting.option.adds:
-            text = f"{name} is given again: this one holds, {_line(places[name])} does not"
-            found.append(Finding(WARNING, name, text, place))
+            why = f"{name} is given again: this one holds, {_line(places[name])} does not"
+            found.append(Finding(WARNING, name, why, place))
         _put(places, setting, place)
     said: set[str] = set()
     for setting in argv.parse(words):
@@ -31,8 +33,8 @@ def find_places(words: list[str], config: Config) -> tuple[dict[str, str], list[
             continue
         name = setting.option.name
         if name in places and name not in said:
-            text = f"{name} has no effect here: the command line outdoes it"
-            found.append(Finding(NOTE, name, text, places[name]))
+            why = f"{name} has no effect here: the command line outdoes it"
+            found.append(Finding(NOTE, name, why, places[name]))
         said.add(name)
         _put(places, setting, COMMAND_LINE)
     return places, found
@@ -44,11 +46,3 @@ def _put(places: dict[str, str], setting: Setting, place: str) -> None:
 
 def _line(place: str) -> str:
     return f"line {place.rpartition(':')[2]}"
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(1 << 20).decode("utf-8", "surrogateescape")
-    except OSError:
-        return ""

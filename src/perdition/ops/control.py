@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from perdition.ops.control_calls import RUN_FOLDER, Answer, ask, find
+from perdition.ops.control_calls import Answer, ask, find
 from perdition.ops.control_views import (
     show_done,
     show_flushed,
@@ -27,6 +27,7 @@ from perdition.ops.control_views import (
     show_who,
 )
 from perdition.ops.tables import plain
+from perdition.places import RUN_FOLDER
 
 OK, FAILED, NOT_RUNNING = 0, 1, 3  # argparse adds 2 for words it does not know
 SECONDS = 5.0  # until a daemon must have answered

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-RUN_FOLDER = "/run/perdition"
-_SUFFIX = ".sock"
+from perdition.places import CONTROL_SUFFIX
+
 _CHUNK = 262_144  # bytes
 _ANSWER = 128 * 1_048_576  # bytes of one daemon
 
@@ -45,7 +45,7 @@ def find(folder: str) -> list[str]:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return []
-    return [os.path.join(folder, name) for name in names if name.endswith(_SUFFIX)]
+    return [os.path.join(folder, name) for name in names if name.endswith(CONTROL_SUFFIX)]
 
 
 def ask(

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import BinaryIO, NamedTuple
 
 from perdition.errors import MapError
@@ -31,25 +32,23 @@ class Format(NamedTuple):
 
 def main_gdbm() -> None:
     """The command ``makegdbm``."""
-    try:
-        from perdition.popmap import gdbm  # noqa: PLC0415 - each command needs its own driver
-    except ImportError as error:
-        sys.exit(_without_driver("makegdbm", error))
-    sys.exit(run(Format("makegdbm", gdbm.write, gdbm.entries, False), sys.argv[1:]))
+    _main("gdbm", empty_values=False)
 
 
 def main_bdb() -> None:
     """The command ``makebdb``."""
+    _main("bdb", empty_values=True)
+
+
+def _main(module: str, *, empty_values: bool) -> None:
+    """Run one command; each needs its own driver only."""
+    name = f"make{module}"
     try:
-        from perdition.popmap import bdb  # noqa: PLC0415
+        driver = import_module(f"perdition.popmap.{module}")
     except ImportError as error:
-        sys.exit(_without_driver("makebdb", error))
-    sys.exit(run(Format("makebdb", bdb.write, bdb.entries, True), sys.argv[1:]))
-
-
-def _without_driver(name: str, error: ImportError) -> int:
-    print(f"{name}: a library is missing: {error}", file=sys.stderr)
-    return FAILED
+        print(f"{name}: a library is missing: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    sys.exit(run(Format(name, driver.write, driver.entries, empty_values), sys.argv[1:]))
 
 
 def run(kind: Format, words: list[str]) -> int:

@@ -22,12 +22,12 @@ from perdition.notify import notify
 from perdition.ops.defaults import DAEMONS, MASTER, PATH, Defaults, read_defaults
 from perdition.ops.processes import Running, find, listening
 from perdition.ops.supervise import supervise
+from perdition.places import RUN_FOLDER
 from perdition.protocols import COMMANDS
 
 # Exit statuses as the LSB has them; argparse adds 2 for words it does not know.
 OK, FAILED, STATUS_DOWN, STATUS_UNKNOWN, NOT_CONFIGURED, NOT_RUNNING = 0, 1, 3, 4, 6, 7
 
-RUN_DIR = "/run/perdition"
 START_PATIENCE = 60.0  # seconds until a daemon must have come up
 STOP_PATIENCE = 30.0  # seconds until one that was told to stop is killed, as in 2.2
 KILL_PATIENCE = 5.0  # seconds until one that was killed must be gone
@@ -38,7 +38,7 @@ class Service:
     """The daemons of this host; each verb returns an exit status."""
 
     defaults_file: str = PATH
-    run_dir: str = RUN_DIR
+    run_dir: str = RUN_FOLDER
     protocols: tuple[str, ...] = tuple(DAEMONS)  # which the verbs are about
     patience: float = STOP_PATIENCE
 
@@ -304,7 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--defaults", metavar="FILE", default=PATH, help="instead of %(default)s")
     parser.add_argument(
-        "--run-dir", metavar="DIR", default=RUN_DIR, help="for pid files, instead of %(default)s"
+        "--run-dir", metavar="DIR", default=RUN_FOLDER, help="for pid files, instead of %(default)s"
     )
     parser.add_argument(
         "--wait", metavar="SECONDS", type=float, default=STOP_PATIENCE,

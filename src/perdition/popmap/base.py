@@ -8,7 +8,10 @@ Invariant: a map that can't tell raises `MapError`; None means that it knows no 
 
 from __future__ import annotations
 
+import os
 import re
+import select
+import socket
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
@@ -16,6 +19,7 @@ from perdition.errors import MapError
 from perdition.route import Route, Server, parse_server
 
 Address = tuple[str, int]  # host as a number, port
+Mark = tuple[int, ...]  # tells a file from what it was before
 
 KEY_LIMIT = 1024  # bytes; no user name is longer (RFC 5321 allows 320)
 _HOST = re.compile(r"[^\s\x00-\x1f\x7f\[\]/@]+")
@@ -59,6 +63,18 @@ class Popmap(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Give back connections and descriptors; the map is asked no more."""
+
+
+def mark_of(stat: os.stat_result) -> Mark:
+    """What changes whenever a file is replaced or written, be it as long as before."""
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def is_ready(source: int | socket.socket, seconds: float, events: int = select.POLLIN) -> bool:
+    """Wait for a descriptor, any number of it: select(2) takes none above 1023."""
+    poll = select.poll()
+    poll.register(source, events)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
 def text_key(query: Query) -> str | None:

@@ -8,7 +8,6 @@ Invariant: the program and its children are gone when the look-up is.
 from __future__ import annotations
 
 import os
-import select
 import shlex
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import time
 from contextlib import suppress
 
 from perdition.errors import MapError
-from perdition.popmap.base import KEY_LIMIT, Popmap, Query, route_of
+from perdition.popmap.base import KEY_LIMIT, Popmap, Query, is_ready, route_of
 from perdition.route import Route
 
 TIMEOUT = 5  # seconds
@@ -75,10 +74,8 @@ class Map(Popmap):
         except BrokenPipeError:
             pass  # the program does not care for the key
         until, out, source = time.monotonic() + TIMEOUT, b"", process.stdout.fileno()
-        poll = select.poll()  # select(2) takes no descriptor above 1023
-        poll.register(source, select.POLLIN)
         while len(out) <= ANSWER_LIMIT:
-            if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            if not is_ready(source, until - time.monotonic()):
                 raise TimeoutError
             data = os.read(source, 4096)
             if not data:

@@ -13,10 +13,8 @@ import os
 from abc import abstractmethod
 
 from perdition.errors import MapError
-from perdition.popmap.base import KEY_LIMIT, Popmap, Query, route_of
+from perdition.popmap.base import KEY_LIMIT, Mark, Popmap, Query, mark_of, route_of
 from perdition.route import Route
-
-Mark = tuple[int, int, int, int]
 
 
 class KeptFile(Popmap):
@@ -48,7 +46,7 @@ class KeptFile(Popmap):
         except (OSError, ValueError) as error:
             self.close()
             raise self._trouble(error) from None
-        mark = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        mark = mark_of(stat)
         if mark != self._mark:
             self.close()
             self._open_quiet_file()

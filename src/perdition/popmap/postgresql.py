@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
+from perdition.popmap.base import is_ready
 from perdition.popmap.sql import TIMEOUT, SqlMap
 
 
@@ -65,7 +66,5 @@ class Map(SqlMap):
 
 
 def _wait(descriptor: int, events: int, deadline: float) -> None:
-    poll = select.poll()  # select(2) ends at descriptor 1023
-    poll.register(descriptor, events)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+    if not is_ready(descriptor, deadline - time.monotonic(), events):
         raise TimeoutError(f"no answer within {TIMEOUT} s")

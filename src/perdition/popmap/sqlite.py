@@ -71,14 +71,14 @@ class Map(Popmap):
         """The connection to the file that bears the name now; SQLite sees changes in it itself."""
         try:
             stat = os.stat(self.path)
-            if self._connection is None or self._file != (stat.st_dev, stat.st_ino):
+            if (stat.st_dev, stat.st_ino) != self._file:
+                self.close()
+                self._file = (stat.st_dev, stat.st_ino)
+            if self._connection is None:
                 self._check_whole(stat.st_size)
         except (OSError, ValueError) as error:
             self.close()
             raise MapError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from None
-        if (stat.st_dev, stat.st_ino) != self._file:
-            self.close()
-            self._file = (stat.st_dev, stat.st_ino)
         if self._connection is None:
             self._connection = self._opened(0)
             self._connection.set_progress_handler(lambda: 1, STEPS)

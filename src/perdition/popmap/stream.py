@@ -5,13 +5,12 @@ Invariant: every wait has an end, every answer a bound.
 
 from __future__ import annotations
 
-import select
 import socket
 import time
 from abc import abstractmethod
 
 from perdition.errors import MapError
-from perdition.popmap.base import KEY_LIMIT, Popmap, Query, route_of
+from perdition.popmap.base import KEY_LIMIT, Popmap, Query, is_ready, route_of
 from perdition.route import Route
 
 TIMEOUT = 5  # seconds to connect, and for a question with its answer
@@ -64,10 +63,8 @@ class StreamMap(Popmap):
 
     def _is_quiet(self) -> bool:
         """Whether nothing, not even the end, has come unasked: it would answer the next key."""
-        poll = select.poll()  # select(2) takes no descriptor above 1023
         assert self._sock is not None
-        poll.register(self._sock, select.POLLIN)
-        return not self._buffer and not poll.poll(0)
+        return not self._buffer and not is_ready(self._sock, 0)
 
     @property
     def _where(self) -> str:

@@ -10,11 +10,9 @@ import os
 from abc import abstractmethod
 
 from perdition.errors import MapError
-from perdition.popmap.base import Popmap, Stale
+from perdition.popmap.base import Mark, Popmap, Stale, mark_of
 
 FILE_LIMIT = 1 << 30  # bytes
-
-Mark = tuple[int, int, int]
 
 
 class WatchedFile(Popmap):
@@ -41,7 +39,7 @@ class WatchedFile(Popmap):
             why = getattr(error, "strerror", None) or error
             raise MapError(f"{self.path}: {why}") from None
         self._read(content)
-        self._seen, self._bad = (stat.st_ino, stat.st_size, stat.st_mtime_ns), None
+        self._seen, self._bad = mark_of(stat), None
 
     def refresh(self) -> None:
         """Read the file, which has changed."""
@@ -60,5 +58,5 @@ class WatchedFile(Popmap):
         try:
             stat = os.stat(self.path)
         except OSError as error:
-            return error.errno or 0, 0, 0
-        return stat.st_ino, stat.st_size, stat.st_mtime_ns
+            return (error.errno or 0,)
+        return mark_of(stat)

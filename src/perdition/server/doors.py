@@ -12,10 +12,9 @@ import stat
 
 from perdition.config import Config
 from perdition.errors import StartError
+from perdition.places import CONTROL_SUFFIX, RUN_FOLDER
 from perdition.route import parse_server
 
-RUN_FOLDER = "/run/perdition"
-SUFFIX = ".sock"
 _CONTROL_MODE, _METRICS_MODE = 0o600, 0o666
 _QUEUE = 64
 
@@ -49,7 +48,7 @@ def control_door(config: Config) -> Door | None:
         _sweep_out(RUN_FOLDER, ident)
     except OSError as error:
         raise StartError(f"control_socket: {RUN_FOLDER}: {error.strerror}") from None
-    return _file(f"{RUN_FOLDER}/{ident}.{os.getpid()}{SUFFIX}", _CONTROL_MODE)
+    return _file(f"{RUN_FOLDER}/{ident}.{os.getpid()}{CONTROL_SUFFIX}", _CONTROL_MODE)
 
 
 def metrics_door(config: Config) -> Door | None:
@@ -100,8 +99,8 @@ def _make_folder(path: str) -> None:
 def _sweep_out(folder: str, ident: str) -> None:
     """Remove what daemons of our name have left behind."""
     for name in os.listdir(folder):
-        if name.startswith(f"{ident}.") and name.endswith(SUFFIX):
-            pid = name[len(ident) + 1 : -len(SUFFIX)]
+        if name.startswith(f"{ident}.") and name.endswith(CONTROL_SUFFIX):
+            pid = name[len(ident) + 1 : -len(CONTROL_SUFFIX)]
             path = os.path.join(folder, name)
             if pid.isdigit() and _is_left_behind(path):
                 os.unlink(path)

@@ -35,12 +35,6 @@ from perdition.wire.base import (
 )
 
 DRAINED = 65536  # bytes of a client thrown away at the end, so that it can read our last word
-# Why a front sends a client away -> the limit that was reached.
-_PATIENCE = {
-    "Too many bad commands": metrics.LIMIT["bad_command_limit"],
-    "Too many commands": metrics.LIMIT["bad_command_limit"],
-    "Too many failed logins": metrics.LIMIT["failed_login_limit"],
-}
 
 
 class Session(Attempts):
@@ -196,8 +190,8 @@ class Session(Attempts):
                 event = front.secured()
             else:
                 self.complete = not event.why
-                if event.why in _PATIENCE:
-                    self.service.meter.count(_PATIENCE[event.why])
+                if event.limit:
+                    self.service.meter.count(metrics.LIMIT[event.limit])
                 self._finish(event.why)
                 return
             event = event or front.receive(b"")

@@ -69,6 +69,7 @@ class Quit:
     """The client is done, or has used up its patience; send what `take` returns, then close."""
 
     why: str = ""  # empty: the client asked for it; else words for the log
+    limit: str = field(default="", compare=False)  # the option whose bound was reached, if one was
 
 
 Event = Login | StartTls | Quit

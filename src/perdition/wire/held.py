@@ -78,26 +78,32 @@ class HeldFront(ABC):
     def _answered(self) -> Quit | None:
         """Count a command that was carried out; Quit when it was one too many."""
         self._commands += 1
-        return self._end("Too many commands") if self._commands >= _COMMANDS else None
+        if self._commands < _COMMANDS:
+            return None
+        return self._end("Too many commands", "bad_command_limit")
 
     def _counted(self) -> Quit | None:
         """Count a command that was refused; Quit when it was one too many."""
         self._bad += 1
         most = self.terms.bad_command_limit or _COMMANDS
-        return self._end("Too many bad commands") if self._bad >= most else None
+        if self._bad < most:
+            return None
+        return self._end("Too many bad commands", "bad_command_limit")
 
     def _failed_login(self) -> Quit | None:
         """Count a login that was refused; Quit when it was one too many."""
         self._failed += 1
         most = self.terms.failed_login_limit
-        return self._end("Too many failed logins") if most and self._failed >= most else None
+        if not most or self._failed < most:
+            return None
+        return self._end("Too many failed logins", "failed_login_limit")
 
-    def _end(self, why: str) -> Quit:
+    def _end(self, why: str, limit: str = "") -> Quit:
         """Say goodbye, and parse nothing more."""
         self._buffer = b""
         self._held = True
         self.goodbye(why)
-        return Quit(why)
+        return Quit(why, limit)
 
 
 class HeldBack(ABC):
