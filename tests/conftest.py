@@ -7,9 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trustme
+from tests.servers.dovecot import Dovecot
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,20 +24,22 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=_PATH)
 
 
+def lacking(why: str) -> NoReturn:
+    """Skip the test, whose means this machine has not; fail where CI=true."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+def required(name: str) -> str:
+    """Return the path of a program that a test can't do without."""
+    return find_program(name) or lacking(f"{name} is not installed: see tests/packages.txt")
+
+
 @pytest.fixture(scope="session")
 def need() -> Callable[[str], str]:
     """Give the path of a program; without it the test is skipped, or fails where CI=true."""
-
-    def path_of(name: str) -> str:
-        path = find_program(name)
-        if path is None:
-            why = f"{name} is not installed: see tests/packages.txt"
-            if os.environ.get("CI") == "true":
-                pytest.fail(why)
-            pytest.skip(why)
-        return path
-
-    return path_of
+    return required
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,15 @@ def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="perdition-") as name:
         os.chmod(name, 0o755)
         yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def dovecot(
+    request: pytest.FixtureRequest, folder: Path, need: Callable[[str], str]
+) -> Iterator[Dovecot]:
+    """Dovecot with the users of the module's ``USERS``, in clear text."""
+    with Dovecot(need("dovecot"), folder / "dovecot", request.module.USERS) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

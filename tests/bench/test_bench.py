@@ -1,7 +1,6 @@
 """The bench runs end to end, and leaves nothing running, whichever way it ends."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,17 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.conftest import find_program
+from tests.conftest import find_program, lacking
 
 ROOT = Path(__file__).parents[2]
 NGINX = Path("/usr/lib/nginx/modules/ngx_mail_module.so")
 
 
 def _need(program: str, present: bool) -> None:
-    if not present and os.environ.get("CI") == "true":
-        pytest.fail(f"{program} is not installed")
     if not present:
-        pytest.skip(f"{program} is not installed")
+        lacking(f"{program} is not installed")
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.conftest import required
 
 from perdition.config import load
 from perdition.config.manual import dump, generated, help_text, man_page
@@ -40,10 +39,7 @@ def test_help_fits_a_terminal() -> None:
 
 
 def test_man_page_is_clean_roff() -> None:
-    if not shutil.which("groff"):
-        if os.environ.get("CI") == "true":
-            pytest.fail("groff is missing")
-        pytest.skip("groff is missing")
+    required("groff")
     page = subprocess.run(
         ["groff", "-man", "-ww", "-Tascii", "-P-c"],
         input=man_page(), capture_output=True, text=True, check=True, timeout=15,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
+from tests.conftest import lacking
 from tests.servers.daemon import BIN
 
 from perdition.popmap import registry
@@ -26,10 +26,7 @@ def run(tool: Path, *words: str | Path, text: bytes = b"") -> tuple[int, bytes, 
 @pytest.fixture(params=TOOLS)
 def tool(request: pytest.FixtureRequest) -> str:
     if not (THEIRS / request.param).exists():
-        why = f"{request.param} of 2.2 is not installed: see tests/packages.txt"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
+        lacking(f"{request.param} of 2.2 is not installed: see tests/packages.txt")
     return str(request.param)
 
 

@@ -56,13 +56,6 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def dovecot(folder: Path, need: Callable[[str], str]) -> Iterator[Dovecot]:
-    """Dovecot with two users."""
-    with Dovecot(need("dovecot"), folder / "dovecot", USERS) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
 def site(dovecot: Dovecot, folder: Path) -> Iterator[Site]:
     """The daemons, up."""
     found = Site(dovecot, folder)

@@ -11,8 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pytest
-from tests.conftest import find_program
+from tests.conftest import required
 from tests.servers.ports import end, free_port, listens, wait_for
 
 PASSWORD = "sesame"
@@ -24,13 +23,7 @@ def program(name: str, *places: str) -> str:
         for folder in sorted(Path("/").glob(place.lstrip("/")), reverse=True):
             if (folder / name).exists():
                 return str(folder / name)
-    path = find_program(name)
-    if path is None:
-        why = f"{name} is not installed: see tests/packages.txt"
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
-    return path
+    return required(name)
 
 
 class Service:

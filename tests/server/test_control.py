@@ -7,7 +7,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,13 +19,6 @@ from tests.servers.lines import Lines
 from tests.servers.ports import free_port, wait_for
 
 USERS = {"ann": "canary-ann", "bob": "canary-bob"}
-
-
-@pytest.fixture(scope="module")
-def dovecot(folder: Path, need: Callable[[str], str]) -> Iterator[Dovecot]:
-    """Dovecot with two users."""
-    with Dovecot(need("dovecot"), folder / "dovecot", USERS) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

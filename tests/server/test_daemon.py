@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,6 @@ from tests.servers.lines import Lines
 from tests.servers.ports import free_port, listens, wait_for
 
 USERS = {"ann": "canary-ann", "bob": "canary-bob"}
-
-
-@pytest.fixture(scope="module")
-def dovecot(folder: Path, need: Callable[[str], str]) -> Iterator[Dovecot]:
-    """Dovecot with two users."""
-    with Dovecot(need("dovecot"), folder / "dovecot", USERS) as server:
-        yield server
 
 
 def before(server: Dovecot | int, *options: str, workers: int = 1) -> tuple[str, ...]:

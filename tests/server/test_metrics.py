@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,13 +25,6 @@ from perdition.errors import ConfigError
 
 USERS = {"ann": "canary-ann", "bob": "canary-bob"}
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-@pytest.fixture(scope="module")
-def dovecot(folder: Path, need: Callable[[str], str]) -> Iterator[Dovecot]:
-    """Dovecot with two users."""
-    with Dovecot(need("dovecot"), folder / "dovecot", USERS) as server:
-        yield server
 
 
 class Watched(Daemon):
