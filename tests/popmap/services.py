@@ -82,9 +82,18 @@ class Service:
         assert self._process is not None
         own = self._process.pid
         children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-        for each in (own, *map(int, children)):
+        processes = (own, *map(int, children))
+        for each in processes:
             os.kill(each, number)
+        if number == signal.SIGSTOP:  # which a busy host may carry out a moment later
+            wait_for(lambda: all(map(_stands_still, processes)), "it does not stop")
 
     def _remove(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether every thread of a process is stopped."""
+    stats = (path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(text.rpartition(")")[2].split()[0] == "T" for text in stats)
