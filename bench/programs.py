@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -62,11 +65,27 @@ def pinned(command: Sequence[str], processor: int) -> list[str]:
     return ["taskset", "-c", str(available[processor % len(available)]), *command]
 
 
+@contextmanager
+def unbroken() -> Iterator[Callable[[], object]]:
+    """Holds back interruptions, so that no child begins that nobody knows of; for one thread.
+
+    Gives what the child has to call first, or they would be held back there, too.
+    """
+    held = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    release = partial(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+    try:
+        yield release
+    finally:
+        release()
+
+
 class Program:
     """One of the C programs, running inside a `with`."""
 
     def __init__(self, *command: str) -> None:
         self._command = pinned([str(BIN / command[0]), *command[1:]], 1)
+        self._process: subprocess.Popen[str] | None = None
 
     def begin(self) -> None:
         """Reads what the program says first."""
@@ -84,17 +103,19 @@ class Program:
         self._stdin.flush()
 
     def __enter__(self) -> Self:
-        process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
         try:
+            with unbroken() as release:
+                process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                    preexec_fn=release,  # noqa: PLW1509 - there is one thread
+                )
+                assert process.stdin is not None
+                assert process.stdout is not None
+                self._process, self._stdin, self._stdout = process, process.stdin, process.stdout
             self.begin()
         except BaseException:
             self._stop()
@@ -110,6 +131,8 @@ class Program:
         self._stop()
 
     def _stop(self) -> None:
+        if self._process is None:
+            return  # it never began
         self._process.kill()
         self._process.wait()
         self._stdout.close()

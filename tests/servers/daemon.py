@@ -87,8 +87,9 @@ class Daemon:
 
     @property
     def lines(self) -> list[str]:
-        """What the log says, without time, ident and pid."""
-        return [line.split("]: ", 1)[1] for line in self.log.read_text().splitlines()]
+        """What the log says, without time, ident and pid; a line counts once it is whole."""
+        whole = self.log.read_text().rpartition("\n")[0]
+        return [line.split("]: ", 1)[1] for line in whole.splitlines()]
 
     def wait_for_log(self, pattern: str, count: int = 1) -> list[str]:
         """Return the lines that match a regular expression once there are `count` of them."""
