@@ -75,8 +75,9 @@ def _words(event: object) -> str:
     match event:
         case None:
             return "nothing"
-        case Login(disabled=True):
-            return "disabled"
+        case Login(user, _, authorisation, disabled=True):
+            names = [name.decode() for name in (user, authorisation) if name]
+            return " ".join(["disabled", *names])
         case Login(user, password, authorisation):
             names = [user, password, authorisation] if authorisation else [user, password]
             return " ".join(["login", *(repr(name)[1:] for name in names)])

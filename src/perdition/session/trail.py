@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from perdition.log import Log, text_of
 from perdition.wire.base import Login, Reason, Shown
 
+_NOBODY = 'authorisation_id=NONE authentication_id="(null)"'
+
 Address = tuple[str, int]  # what getpeername says of an IP socket, cut to host and port
 
 
@@ -45,7 +47,7 @@ class Trail:
         self.log = log
         self.terms = terms
         self.between(client, reached)
-        self._ids = 'authorisation_id=NONE authentication_id="(null)"'
+        self._ids = _NOBODY
         self._auth = ""
         self.accepted = False
         self.authentication_id = self.authorisation_id = ""
@@ -144,7 +146,7 @@ class Trail:
         """The client left before a login: its own wish, or `why`."""
         tail = f" ({why})" if why else ""
         self.log.info(
-            f"Closing NULL session:{self.ft} {self._ids}{tail}",
+            f"Closing NULL session:{self.ft} {_NOBODY}{tail}",
             self._fields("close", received=0, sent=0, reason=why),
         )
 

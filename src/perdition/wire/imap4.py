@@ -329,7 +329,7 @@ class Front(HeldFront):
         if not 1 <= len(words) <= 2 or not words[0] or (len(words) == 2 and not words[1]):
             return self._bad_command(tag, b"Try AUTHENTICATE <mechanism> [<initial response>]")
         if self._disabled:
-            return Login(b"", b"", disabled=True)
+            return sasl.shut_out(words[0].upper(), words[1] if len(words) == 2 else b"")
         try:
             self._exchange = sasl.Exchange(words[0].upper())
         except ValueError:

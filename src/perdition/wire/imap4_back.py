@@ -69,7 +69,7 @@ class Back(HeldBack):
 
     def lost(self) -> Refused:
         reason = Reason.TEMPORARY if self.logging_in else Reason.NEGOTIATION
-        return Refused(reason, self._bye)
+        return Refused(reason, _coded(self._bye))
 
     def goodbye(self) -> bytes:
         if self._awaited == _GREETING and not self._buffer:
@@ -134,7 +134,7 @@ class Back(HeldBack):
         if not line.startswith(b"* ") or word not in (b"OK", b"BYE", b"PREAUTH"):
             raise WireError("the server's greeting is not IMAP")
         if word == b"BYE":
-            return Refused(Reason.TEMPORARY, text, detail="the server says BYE")
+            return Refused(Reason.TEMPORARY, _coded(text), detail="the server says BYE")
         if word == b"PREAUTH":
             return Refused(Reason.NEGOTIATION, detail="the server says PREAUTH")
         self._learn(text)
@@ -189,7 +189,7 @@ class Back(HeldBack):
                 self._send(b"%b STARTTLS\r\n" % self._new_tag())
                 return None
             if self.terms.tls is TlsUse.TLS_FORCE:
-                return Refused(Reason.TLS_MISSING, detail="the server does not offer STARTTLS")
+                return Refused(Reason.NEGOTIATION, detail="the server does not offer STARTTLS")
         capability = (self._capability or b"").upper()
         login = self._login
         disabled = b"LOGINDISABLED" in capability and self._has(b"LOGINDISABLED")
@@ -247,7 +247,7 @@ class Back(HeldBack):
 
     def _starttls(self, status: bytes, text: bytes) -> Outcome:
         if status != b"OK":
-            return Refused(Reason.TLS_MISSING, detail="the server refuses STARTTLS")
+            return Refused(Reason.NEGOTIATION, detail="the server refuses STARTTLS")
         self._refuse_early()
         self._capability = None
         return StartTls()
@@ -269,6 +269,11 @@ class Back(HeldBack):
         temporary = code is not None and code[1].upper() in _NOT_NOW
         reason = Reason.TEMPORARY if temporary else Reason.REFUSED
         return Refused(reason, text, status, self._passed)
+
+
+def _coded(text: bytes) -> bytes:
+    """Words of a server that goes, as a reply which says that nobody's password is at fault."""
+    return b"[UNAVAILABLE] " + text if text and not _CODE.match(text) else text
 
 
 def _quote(value: bytes) -> bytes:

@@ -13,7 +13,7 @@
 It differs on purpose: a line may end in LF alone; a mechanism may stand without quotes; a quoted
 string may be as long as a line; literals may be spelt ``{n}`` as servers do. A command that is
 refused is read to its end, literals included, before it is answered: what it carries is never
-taken for a command. While the login is disabled a challenge is not sent and no literal kept.
+taken for a command. While the login is disabled a challenge is not sent.
 The way to the server is in `managesieve_back`.
 """
 
@@ -24,7 +24,7 @@ from functools import lru_cache
 
 from perdition.protocols import TlsUse
 from perdition.wire import sasl
-from perdition.wire.base import Accepted, Event, FrontTerms, Login, Quit, Reason, Refused, StartTls
+from perdition.wire.base import Accepted, Event, FrontTerms, Quit, Reason, Refused, StartTls
 from perdition.wire.held import HeldFront
 from perdition.wire.managesieve_back import Back, string
 
@@ -202,9 +202,7 @@ class Front(HeldFront):
         """A line announced a literal: it is on its way, so read it or read past it."""
         under_way = self._exchange is not None
         name = b"" if under_way else self._parts[0].split(b" ", 1)[0].upper()
-        self._keep = under_way or (
-            name in _KEEPS_LITERALS and not (name == b"AUTHENTICATE" and self._disabled)
-        )
+        self._keep = under_way or name in _KEEPS_LITERALS
         if self._keep and size > self.terms.literal_limit:
             self._complain(b"Literal too long")
         elif len(self._parts) > 2 * _LITERALS:
@@ -277,7 +275,8 @@ class Front(HeldFront):
                 b"Incorrect argument count, expected AUTHENTICATE <mechanism> [<challenge>]"
             )
         if self._disabled:
-            return Login(b"", b"", disabled=True)
+            response = arguments[1][1] if len(arguments) == 2 else b""
+            return sasl.shut_out(arguments[0][1].upper(), response)
         try:
             self._exchange = sasl.Exchange(arguments[0][1].upper())
         except ValueError:

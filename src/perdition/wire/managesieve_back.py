@@ -123,6 +123,8 @@ class Back(HeldBack):
         if status != b"OK":
             not_now = status == b"BYE" or code == b"TRYLATER"
             reason = Reason.TEMPORARY if not_now else Reason.NEGOTIATION
+            if text and not code:  # nobody's password is at fault
+                text = b"(TRYLATER) " + text
             return Refused(reason, text, status, detail=f"the server greets with {status.decode()}")
         return self._log_in()
 
@@ -152,7 +154,7 @@ class Back(HeldBack):
                 self._send(b"STARTTLS\r\n")
                 return None
             if self.terms.tls is TlsUse.TLS_FORCE:
-                return Refused(Reason.TLS_MISSING, detail="the server does not offer STARTTLS")
+                return Refused(Reason.NEGOTIATION, detail="the server does not offer STARTTLS")
         if b"PLAIN" not in self._capability.get(b"SASL", b"").upper().split():
             return Refused(Reason.NO_MECHANISM, detail="the server does not offer PLAIN")
         if not sasl.is_clean_login(self._login):  # NUL would make it another user's
@@ -165,7 +167,7 @@ class Back(HeldBack):
 
     def _starttls(self, status: bytes) -> Outcome:
         if status != b"OK":
-            return Refused(Reason.TLS_MISSING, detail="the server refuses STARTTLS")
+            return Refused(Reason.NEGOTIATION, detail="the server refuses STARTTLS")
         self._refuse_early()
         return StartTls()
 

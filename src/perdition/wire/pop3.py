@@ -225,7 +225,7 @@ class Front(HeldFront):
         if len(words) > 2 or not all(words):
             return self._wrong_count(b"AUTH")
         if self._disabled:
-            return Login(b"", b"", disabled=True)
+            return sasl.shut_out(words[0].upper(), words[1] if len(words) == 2 else b"")
         try:
             self._exchange = sasl.Exchange(words[0].upper())
         except ValueError:

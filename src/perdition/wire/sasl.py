@@ -89,3 +89,14 @@ class Exchange:
             self._user = message
             return None
         return Login(self._user, message)
+
+
+def shut_out(mechanism: bytes, response: bytes) -> Login:
+    """The login of a client that came with its initial response where none is let through."""
+    try:
+        exchange = Exchange(mechanism)
+        login = exchange.respond(response) or Login(exchange._user or b"", b"")
+    except ValueError:
+        login = Login(b"", b"")
+    login.disabled = True
+    return login
