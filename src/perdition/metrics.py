@@ -106,8 +106,8 @@ _TLS_FAILURES = _family(
 TLS_CLIENT_FAILED, TLS_SERVER_FAILED = _TLS_FAILURES.first, _TLS_FAILURES.first + 1
 
 _LIMIT_NAMES = (
-    "authenticate_timeout", "bad_command_limit", "failed_login_limit", "map_queue_limit",
-    "open_files", "server_connection_limit", "timeout",
+    "address_connection_limit", "authenticate_timeout", "bad_command_limit", "failed_login_limit",
+    "map_queue_limit", "open_files", "server_connection_limit", "timeout",
 )  # fmt: skip
 _LIMITS = _family(
     "perdition_limits", "How often a limit was reached.", "limit",

@@ -112,6 +112,7 @@ def _another(option: Option) -> object:
 
 _WORDS = {
     "log_facility": "local7",
+    "forward_client": "never",
     "log_format": "json",
     "log_passwd": "fail",
     "protocol": "IMAP4S",

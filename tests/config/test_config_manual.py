@@ -64,7 +64,9 @@ def test_every_example_of_the_sample_file_loads(tmp_path: Path) -> None:
 def test_dump_has_2_2s_form() -> None:
     argv = ["-f", "/dev/null", "-d", "-A", "all,2", "--ssl_mode", "ssl_listen", "-s", "a,[::1]:1"]
     plain, tls = dump(load("perdition.imap4", argv))
-    assert plain.startswith('add_domain="all,2", authenticate_in=off, authenticate_timeout=60, ')
+    assert plain.startswith(
+        'add_domain="all,2", address_connection_limit=1000, authenticate_in=off, '
+    )
     assert ', debug=on, domain_delimiter="@", ' in plain
     assert ', outgoing_server="a,[::1]:1", ' in plain
     assert tls.startswith('ssl_mode="ssl_listen", ssl_ca_accept_self_signed=off, ')

@@ -62,7 +62,7 @@ class MailLog:
         for hosts in HOSTS:
             self.trail(hosts).connected()
             self.trail(hosts).closed_without_login("client gone")
-            self.trail(hosts).over_limit(1)
+            self.trail(hosts).over_limit("connection_limit", 1)
             trail = self.trail(hosts)
             trail.name(Login(b"kim", b"x"))
             trail.closed(1, 2)

@@ -1,6 +1,7 @@
 """A Dovecot of our own on loopback ports, its mail in a temporary folder.
 
 IMAP, POP3 and ManageSieve in clear text; with certificates STARTTLS there, and IMAPS and POP3S.
+It believes clients from `trusted` networks who they say they speak for.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ default_internal_user = {internal}
 default_internal_group = {internal_group}
 default_login_user = {login}
 haproxy_trusted_networks = 127.0.0.0/8
+login_trusted_networks = {trusted}
 mail_max_userip_connections = 0
 default_client_limit = 6000
 default_process_limit = 1000
@@ -100,7 +102,12 @@ class Dovecot:
     """A running server; `users` are its names and passwords. A context that ends with it."""
 
     def __init__(
-        self, program: str, folder: Path, users: dict[str, str], certificates: Path | None = None
+        self,
+        program: str,
+        folder: Path,
+        users: dict[str, str],
+        certificates: Path | None = None,
+        trusted: str = "",
     ) -> None:
         self.folder = folder
         self.users = users
@@ -123,6 +130,7 @@ class Dovecot:
                 folder=folder,
                 port=self.port,
                 haproxy=self.haproxy,
+                trusted=trusted,
                 pop3=self.pop3,
                 imaps=self.imaps if certificates else 0,
                 pop3s=self.pop3s if certificates else 0,

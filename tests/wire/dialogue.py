@@ -30,6 +30,7 @@ from perdition.wire.base import (
     Front,
     FrontTerms,
     Login,
+    Origin,
     Quit,
     Reason,
     Refused,
@@ -55,6 +56,8 @@ def each_line(data: bytes) -> Iterator[bytes]:
     yield from re.findall(rb"[^\n]*\n|[^\n]+", data)
 
 
+ORIGIN = Origin(("192.0.2.1", 40000), ("2001:db8::5", 993), "c2Vzc2lvbg")  # with `forward=True`
+
 CUTS: dict[str, Cut] = {"whole": whole, "each byte": each_byte, "each line": each_line}
 
 
@@ -75,9 +78,9 @@ def _words(event: object) -> str:
     match event:
         case None:
             return "nothing"
-        case Login(user, _, authorisation, disabled=True):
-            names = [name.decode() for name in (user, authorisation) if name]
-            return " ".join(["disabled", *names])
+        case Login(disabled=True):
+            who = b" ".join((event.authentication_id, event.authorisation_id)).strip().decode()
+            return f"disabled {who}".rstrip()
         case Login(user, password, authorisation):
             names = [user, password, authorisation] if authorisation else [user, password]
             return " ".join(["login", *(repr(name)[1:] for name in names)])
@@ -193,5 +196,7 @@ def play_back(kind: type[Back], path: Path, cut: Cut) -> None:
     terms, lines = _read(path)
     login = Login(*terms.pop("login", (b"user", b"secret", b"")))
     secure = terms.pop("secure", False)
+    origin = ORIGIN if terms.pop("forward", False) else None
     given = {"ready": b"01234567"} | terms
-    _Player(kind(login, BackTerms(**given), secure=secure), "S", cut).play(lines)
+    back = kind(login, BackTerms(**given), secure=secure, origin=origin)
+    _Player(back, "S", cut).play(lines)

@@ -167,6 +167,15 @@ class Config(TlsOptions):
         meta="DOMAIN",
         example="example.org",
     )
+    forward_client: str = opt(
+        "auto",
+        word("auto", "never"),
+        "Tell servers the client's address and port, by ID in IMAP4 and XCLIENT in POP3 and "
+        "ManageSieve. auto: those that announce the command (Dovecot believes whom it has in "
+        "login_trusted_networks); never: none.",
+        meta="WHEN",
+        since="3.0",
+    )
     group: str = opt("nogroup", some, "Group to run as; name or number.", short="g", meta="GROUP")
     help: bool = flag("Show the options and exit.", short="h", argv_only=True)
     hide_server_errors: bool = flag(

@@ -15,6 +15,15 @@ _MEGABYTE = 1_048_576
 class LimitOptions:
     """Limits and times"""
 
+    address_connection_limit: int = opt(
+        1000,
+        number(0, 1_000_000),
+        "Most clients of one address, over all workers, that have not logged in yet; one more is "
+        "refused. IPv6 addresses count by their network of 64 bits. 0: no limit, for a daemon "
+        "behind a load balancer that does not tell who its clients are.",
+        meta="LIMIT",
+        since="3.0",
+    )
     authenticate_timeout: int = opt(
         60,
         count,
@@ -62,7 +71,17 @@ class LimitOptions:
     failure_delay: int = opt(
         3,
         number(0, 300),
-        "Let a client wait so long for the answer to a failed login. Nobody else waits.",
+        "Let a client wait so long for the answer to a failed login. Each further failure of the "
+        "same user from the same address doubles the time, up to failure_delay_limit, and until "
+        "it is over no login of this user from there is tried; nobody else waits. A login that "
+        "succeeds, or ten minutes, and it begins anew. 0: nobody waits.",
+        meta="SECONDS",
+        since="3.0",
+    )
+    failure_delay_limit: int = opt(
+        15,
+        number(0, 3600),
+        "Longest wait for failed logins.",
         meta="SECONDS",
         since="3.0",
     )

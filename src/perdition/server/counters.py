@@ -3,7 +3,8 @@
 Each worker writes only its own column, so no count needs a lock; a reader adds the columns up.
 What must be exact at the moment of a decision takes `locked`, a lock that the kernel frees when
 its holder dies.
-The cells of `perdition.metrics` are here, too: each column has its own, side by side.
+The cells of `perdition.metrics` and `perdition.session.addresses` are here, too: each column has
+its own, side by side; those of failed logins are everybody's.
 Invariant: a column belongs to one process at a time; `release` makes it zero again, and keeps what
 was counted since the start in the column of the past.
 """
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from perdition.metrics import WIDTH
+from perdition.session.addresses import ARRIVAL_CELLS, PENALTY_CELLS
 
 COLUMNS = 512  # workers alive at once, of all generations
 PAST = COLUMNS  # the column of processes that are gone
@@ -24,8 +26,10 @@ METRICS = (
     "sessions",  # clients connected now
     "connections",  # clients accepted since the start
     "refused",  # clients over connection_limit since the start
+    "alive",  # 1 for a worker that serves
 )
-_GAUGES = ("sessions",)  # what ends with its process
+_GAUGES = ("sessions", "alive")  # what ends with its process
+_NO_ARRIVALS = memoryview(bytes(8 * ARRIVAL_CELLS)).cast("q")
 
 
 class Counters:
@@ -34,8 +38,10 @@ class Counters:
     def __init__(self) -> None:
         self._fd = os.memfd_create("perdition-counters", os.MFD_CLOEXEC)
         self._metrics_at = len(METRICS) * (COLUMNS + 1)
-        size = (self._metrics_at + (COLUMNS + 1) * WIDTH) * 8
-        os.ftruncate(self._fd, size)
+        self._arrivals_at = self._metrics_at + (COLUMNS + 1) * WIDTH
+        self._penalties_at = self._arrivals_at + COLUMNS * ARRIVAL_CELLS
+        size = (self._penalties_at + PENALTY_CELLS) * 8
+        os.ftruncate(self._fd, size)  # a page takes memory once something is written there
         self._memory = mmap.mmap(self._fd, size)
         self._cells = memoryview(self._memory).cast("q")
         self._free = list(range(COLUMNS - 1, -1, -1))
@@ -53,6 +59,21 @@ class Counters:
         """The cells of a column for `perdition.metrics.Meter`."""
         start = self._metrics_at + column * WIDTH
         return self._cells[start : start + WIDTH]
+
+    def arrivals(self, column: int) -> memoryview:
+        """The cells of a column for `perdition.session.addresses.Arrivals`."""
+        start = self._arrivals_at + column * ARRIVAL_CELLS
+        return self._cells[start : start + ARRIVAL_CELLS]
+
+    def other_arrivals(self, column: int) -> list[memoryview]:
+        """Those of all the others that are alive."""
+        alive = enumerate(self.row("alive")[:COLUMNS])
+        return [self.arrivals(other) for other, is_alive in alive if is_alive and other != column]
+
+    @property
+    def penalties(self) -> memoryview:
+        """The cells for `perdition.session.addresses.Penalties`."""
+        return self._cells[self._penalties_at : self._penalties_at + PENALTY_CELLS]
 
     def metrics_total(self) -> list[int]:
         """The sums over all processes, those that are gone included."""
@@ -75,6 +96,7 @@ class Counters:
         for cell in range(WIDTH):
             past[cell] += own[cell]
             own[cell] = 0
+        self.arrivals(column)[:] = _NO_ARRIVALS
         self._free.append(column)
 
     @contextmanager

@@ -14,6 +14,7 @@ from functools import partial
 from perdition.config import Config
 from perdition.metrics import Meter
 from perdition.server.helpers import Helpers
+from perdition.server.limits import make_penalties
 from perdition.server.privileges import be_careful, become, close_memory, find_identity
 from perdition.server.setup import announce, make_inherited, make_log, make_service
 from perdition.server.sweep import Sweep
@@ -43,7 +44,7 @@ def serve(config: Config) -> int:
     poller = Poller(loop, failed=lambda error: log.fault("session", error), after=log.flush)
     service = make_service(
         config, inherited, log, loop=loop, poller=poller, sweep=sweep, meter=Meter(),
-        traces=Traces(), inetd_pid=os.getppid(),
+        traces=Traces(), penalties=make_penalties(config, [0] * 4), inetd_pid=os.getppid(),
     )  # fmt: skip
     status = FAILED
 

@@ -1,12 +1,17 @@
-"""How many clients there may be, exact over all workers and generations of a daemon."""
+"""How many clients there may be, over all workers and generations of a daemon: as one sees it."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
+from perdition.config import Config
 from perdition.server.counters import Counters
+from perdition.session.addresses import Arrivals, Cells, Penalties
 
 
 class ConnectionLimit:
-    """``connection_limit`` as one worker sees it; 0 is no limit."""
+    """``connection_limit``, exactly; 0 is no limit."""
 
     def __init__(self, counters: Counters, column: int, limit: int) -> None:
         self.limit = limit
@@ -32,3 +37,36 @@ class ConnectionLimit:
     def leave(self) -> None:
         """Count out a client that was let in."""
         self._sessions[self._column] -= 1
+
+
+class _Others:
+    """The arrivals of the other workers, which come and go: looked at anew every second."""
+
+    def __init__(self, counters: Counters, column: int) -> None:
+        self._counters = counters
+        self._column = column
+        self._seen = 0.0
+        self._cells: Sequence[Cells] = ()
+
+    def __call__(self) -> Sequence[Cells]:
+        now = time.monotonic()
+        if now > self._seen + 1:
+            self._seen = now
+            self._cells = self._counters.other_arrivals(self._column)
+        return self._cells
+
+
+def make_arrivals(config: Config, counters: Counters, column: int) -> Arrivals | None:
+    """``address_connection_limit`` of one worker; None: there is no limit."""
+    counters.row("alive")[column] = 1
+    if not config.address_connection_limit:
+        return None
+    others = _Others(counters, column)
+    return Arrivals(config.address_connection_limit, counters.arrivals(column), others)
+
+
+def make_penalties(config: Config, cells: Cells) -> Penalties | None:
+    """What ``failure_delay`` asks for; None: nobody waits."""
+    if not config.failure_delay:
+        return None
+    return Penalties(cells, config.failure_delay, config.failure_delay_limit)

@@ -28,7 +28,7 @@ from perdition.route import Server
 from perdition.server.counters import Counters
 from perdition.server.desk import Desk
 from perdition.server.helpers import Helpers
-from perdition.server.limits import ConnectionLimit
+from perdition.server.limits import ConnectionLimit, make_arrivals, make_penalties
 from perdition.server.listen import Listeners
 from perdition.server.pidfile import PidFile
 from perdition.server.privileges import Identity, be_careful, close_memory, find_identity
@@ -226,6 +226,8 @@ class Master:
                 partial(
                     make_service, config, generation.inherited, self.log,
                     meter=Meter(self.counters.metrics(column)), traces=self.traces,
+                    arrivals=make_arrivals(config, self.counters, column),
+                    penalties=make_penalties(config, self.counters.penalties),
                 ),
                 frozenset(self.drained),
             )  # fmt: skip

@@ -30,6 +30,7 @@ from perdition.popmap.lookups import Lookups, Terms
 from perdition.popmap.registry import map_class
 from perdition.protocols import PROTOCOLS, TlsUse
 from perdition.server.sweep import Sweep
+from perdition.session.addresses import Arrivals, Penalties
 from perdition.session.dial import Resolver, Rotation, Sources
 from perdition.session.health import Health
 from perdition.session.names import ReverseNames
@@ -192,7 +193,8 @@ class GreetingHosts:
 
 def make_service(
     config: Config, inherited: Inherited, log: Log, *, loop: asyncio.AbstractEventLoop,
-    poller: Poller, sweep: Sweep, meter: Meter, traces: Traces, inetd_pid: int = 0,
+    poller: Poller, sweep: Sweep, meter: Meter, traces: Traces, arrivals: Arrivals | None = None,
+    penalties: Penalties | None = None, inetd_pid: int = 0,
 ) -> Service:  # fmt: skip
     """Build what a worker's sessions share."""
     grammar = load_grammar(config)
@@ -215,8 +217,11 @@ def make_service(
             config.protocol, config.outgoing_port, config.log_passwd, config.connect_relog,
             inetd_pid,
         ),
+        arrivals=arrivals,
+        penalties=penalties,
         header_from=config.proxy_protocol_networks,
         header_version=config.proxy_protocol_outgoing,
+        forward_client=config.forward_client == "auto",
         listen_tls=config.ssl_mode.listen,
         listen_context=inherited.listen,
         outgoing_context=inherited.outgoing,
@@ -288,5 +293,4 @@ def _timeouts(config: Config) -> Timeouts:
         authenticate=config.authenticate_timeout,
         server=(config.connect_timeout, config.greeting_timeout, config.login_timeout),
         idle=config.timeout,
-        failure_delay=config.failure_delay,
     )

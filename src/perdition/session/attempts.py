@@ -130,7 +130,8 @@ class Attempts(Stepped):
         """Log in over one connection; every failure is an answer."""
         service = self.service
         terms = service.back_terms
-        back = service.back(login, terms, secure=terms.tls is TlsUse.SSL)
+        origin = self.trail.origin() if service.forward_client else None
+        back = service.back(login, terms, secure=terms.tls is TlsUse.SSL, origin=origin)
         side.grammar = back
         if service.log_dialogue:
             back.shown = dialogue_log(service.log, "REAL")

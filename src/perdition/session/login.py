@@ -41,7 +41,7 @@ class Session(Attempts):
     """One client; `ended` is called once, when it is gone."""
 
     __slots__ = (
-        "_down", "_held", "_up", "client", "complete", "ended", "relay",
+        "_arrival", "_down", "_held", "_up", "client", "complete", "ended", "relay",
     )  # fmt: skip
 
     def __init__(
@@ -54,7 +54,7 @@ class Session(Attempts):
         *,
         refuse: int = 0,
     ) -> None:
-        """Greet the client; with `refuse`, the limit that it is over, tell it to come back."""
+        """Greet the client; with `refuse`, the connection_limit, tell it to come back."""
         super().__init__(service)
         self.ended = ended
         self.relay: Relay | None = None
@@ -62,6 +62,7 @@ class Session(Attempts):
         self.trail = Trail(service.log, service.trail_terms, peer, reached)
         self.complete = False  # whether the client logged in, or left of its own will
         self._held = False
+        self._arrival = 0  # the key under which it counts as not logged in; 0: it does not
         self._up = self._down = 0  # relayed bytes that are counted already
         self._coro = self._run(refuse)
         self.step(None)
@@ -111,7 +112,12 @@ class Session(Attempts):
         service, client = self.service, self.client
         if service.header_from and not await self._read_header(service.header_from):
             return None
-        self.trail.connected()
+        crowded = 0 if refuse else self._crowded()
+        if crowded and service.listen_tls is TlsUse.SSL:
+            self._finish("", quiet=True)  # what a handshake costs is what they may be after
+            return None
+        if not crowded:
+            self.trail.connected()
         if service.listen_tls is TlsUse.SSL and not await self._secure("SSL connection to client"):
             return None
         reached = self.trail.reached[0] if self.trail.reached else ""
@@ -127,16 +133,36 @@ class Session(Attempts):
             if self.trace is not None:
                 front.shown = self.trace.shown("client", front.shown)
         if refuse:
+            self.trail.over_limit("connection_limit", refuse)
+        if refuse or crowded:
             front.take()
             front.goodbye("Too many connections, try again later", unavailable=True)
             client.send(front.take())
-            self.trail.over_limit(refuse)
             self._finish("", quiet=True)
             return None
         client.grammar = front
         client.send(front.take())
         client.resume()
         return front
+
+    def _crowded(self) -> int:
+        """Count the client in at its address; the limit, logged, if there is no room for it."""
+        arrivals, client = self.service.arrivals, self.trail.client
+        if arrivals is None or client is None:
+            return 0
+        key = arrivals.key(client[0])
+        if arrivals.enter(key):
+            self._arrival = key
+            return 0
+        self.service.meter.count(metrics.LIMIT["address_connection_limit"])
+        self.trail.over_limit("address_connection_limit", arrivals.limit)
+        return arrivals.limit
+
+    def _arrived(self) -> None:
+        """The client is in, or gone: its place among those to come is free."""
+        if self._arrival and self.service.arrivals is not None:
+            self.service.arrivals.leave(self._arrival)
+            self._arrival = 0
 
     async def _read_header(self, trusted: tuple[Network, ...]) -> bool:
         """Learn from the PROXY protocol who the client is; False, logged, where that failed."""
@@ -207,6 +233,11 @@ class Session(Attempts):
         self.trail.name(login)
         if self.trace is not None:
             self.trace.login(login)
+        penalties, key = self.service.penalties, 0
+        if penalties is not None:
+            host = self.trail.client[0] if self.trail.client else ""
+            key = penalties.key(host, login.authentication_id)
+            await self._pause(penalties.wait(key))
         started = time.monotonic()
         outcome: Accepted | Refused
         if login.disabled:
@@ -217,10 +248,13 @@ class Session(Attempts):
         meter = self.service.meter
         if isinstance(outcome, Accepted):
             meter.login(None, time.monotonic() - started)
+            if penalties is not None:
+                penalties.forgive(key)
             self._hand_over(front, outcome)
             return None
         meter.login(outcome.reason, time.monotonic() - started)
-        await self._delay(outcome)
+        if penalties is not None and not outcome.reason.is_temporary:
+            await self._pause(penalties.failed(key))
         return outcome
 
     async def _find_and_try(self, login: Login) -> Accepted | Refused:
@@ -280,10 +314,9 @@ class Session(Attempts):
                 f"server-secure={server_secure}"
             )
 
-    async def _delay(self, refused: Refused) -> None:
-        """Let a failed login wait for its answer; nothing else waits with it."""
-        seconds = self.service.timeouts.failure_delay
-        if seconds and not refused.reason.is_temporary:
+    async def _pause(self, seconds: float) -> None:
+        """Let this client wait; nobody else waits with it."""
+        if seconds:
             timer = self.service.loop.call_later(seconds, self.step, None)
             try:
                 await STEP
@@ -298,6 +331,7 @@ class Session(Attempts):
         assert server is not None
         back = server.grammar
         assert back is not None
+        self._arrived()
         front.accepted(accepted)
         client.send(front.take())
         to_server, to_client = front.unread(), back.unread()
@@ -384,6 +418,7 @@ class Session(Attempts):
             self.trace.note(f"ends without a login: {why or 'closed'}")
         self._drop_server()
         self._leave()
+        self._arrived()
         self.service.sweep.forget(self)
         self.client.close(drain=DRAINED)
         if not quiet:

@@ -16,6 +16,7 @@ from perdition.auth.asking import Asking
 from perdition.log import Log
 from perdition.metrics import Meter
 from perdition.protocols import TlsUse
+from perdition.session.addresses import Arrivals, Penalties
 from perdition.session.dial import Resolver, Sources
 from perdition.session.health import Health
 from perdition.session.poller import Poller
@@ -55,7 +56,6 @@ class Timeouts:
     authenticate: int
     server: tuple[int, int, int]  # to connect, to be ready for the login, to answer it
     idle: int
-    failure_delay: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,11 @@ class Service:
     front_terms: Callable[[str], FrontTerms]
     back_terms: BackTerms
     trail_terms: TrailTerms
+    arrivals: Arrivals | None  # None: any number of clients may come from one address
+    penalties: Penalties | None  # None: nobody waits for a failed login
     header_from: tuple[Network, ...]  # who tells us of clients by the PROXY protocol; empty: nobody
     header_version: int  # of the PROXY protocol toward servers; 0: none
+    forward_client: bool  # tell servers who the client is where they take it by a command
     listen_tls: TlsUse
     listen_context: ssl.SSLContext | None
     outgoing_context: ssl.SSLContext | None

@@ -7,10 +7,12 @@ A password is written only where ``log_passwd`` says so.
 from __future__ import annotations
 
 import json
+import os
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 
 from perdition.log import Log, text_of
-from perdition.wire.base import Login, Reason, Shown
+from perdition.wire.base import Login, Origin, Reason, Shown
 
 _NOBODY = 'authorisation_id=NONE authentication_id="(null)"'
 
@@ -38,7 +40,7 @@ class Trail:
 
     __slots__ = (
         "_auth", "_ids", "accepted", "authentication_id", "authorisation_id", "client", "ft", "log",
-        "reached", "relog_at", "terms",
+        "reached", "relog_at", "session", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +53,7 @@ class Trail:
         self._auth = ""
         self.accepted = False
         self.authentication_id = self.authorisation_id = ""
+        self.session = ""  # what servers are told to call it
         self.relog_at = 0  # sweep's second of the next Auth line; 0: none
 
     def between(self, client: Address | None, reached: Address | None) -> None:
@@ -61,6 +64,14 @@ class Trail:
         if client is not None and reached is not None:
             self.ft = f" {client[0]}:{client[1]}->{reached[0]}:{reached[1]}"
 
+    def origin(self) -> Origin | None:
+        """Who the client is, for servers; None where nobody knows."""
+        if self.client is None or self.reached is None:
+            return None
+        if not self.session:
+            self.session = urlsafe_b64encode(os.urandom(12)).decode("ascii")
+        return Origin(self.client, self.reached, self.session)
+
     def _fields(self, event: str, **more: object) -> dict[str, object] | None:
         if not self.log.as_json:
             return None
@@ -68,6 +79,8 @@ class Trail:
         if self.client is not None and self.reached is not None:
             fields["client"], fields["client_port"] = self.client
             fields["local"], fields["local_port"] = self.reached
+        if self.session:
+            fields["session"] = self.session
         if self.authentication_id:
             fields["authentication_id"] = self.authentication_id
         if self.authorisation_id:
@@ -164,11 +177,10 @@ class Trail:
             f"Fatal error establishing {what}{self.ft}: {why}", self._fields("tls", reason=why)
         )
 
-    def over_limit(self, limit: int) -> None:
-        """The client was one too many."""
+    def over_limit(self, name: str, limit: int) -> None:
+        """The client was one too many, by the option `name`."""
         self.log.err(
-            f"connection_limit {limit} reached: client refused:{self.ft}",
-            self._fields("connection_limit", limit=limit),
+            f"{name} {limit} reached: client refused:{self.ft}", self._fields(name, limit=limit)
         )
 
 

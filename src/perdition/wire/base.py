@@ -97,6 +97,23 @@ class Refused:
 Outcome = Accepted | Refused | StartTls
 
 
+@dataclass(slots=True)
+class Origin:
+    """Who a client is, for a server that wants to know; text that needs no quoting anywhere."""
+
+    client: tuple[str, int]  # address and port
+    reached: tuple[str, int]  # where it found us
+    session: str  # what the logs of both may call it
+    hops: int = 5  # proxies that may follow; a server that hears 0 knows of a loop
+
+
+def xclient(origin: Origin) -> bytes:
+    """The command that tells a Dovecot or Pigeonhole who the client is; no line end."""
+    return "XCLIENT ADDR={} PORT={} SESSION={} TTL={}".format(
+        *origin.client, origin.session, origin.hops
+    ).encode()
+
+
 @dataclass(frozen=True, slots=True, eq=False)  # so that it is a cheap key
 class FrontTerms:
     """What a front needs to know of the configuration; made once a listener."""
@@ -168,8 +185,13 @@ class Back(Protocol):
 
     shown: Shown | None
 
-    def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
-        """Start with the server's greeting; `secure` says that TLS is up already."""
+    def __init__(
+        self, login: Login, terms: BackTerms, *, secure: bool = False, origin: Origin | None = None
+    ) -> None:
+        """Start with the server's greeting; `secure` says that TLS is up already.
+
+        With `origin`, a server that takes it is told who the client is, ahead of the login.
+        """
 
     def receive(self, data: bytes) -> Outcome | None:
         """Take bytes from the server and return the next outcome; WireError on nonsense."""

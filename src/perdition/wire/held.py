@@ -10,7 +10,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from perdition.protocols import TlsUse
-from perdition.wire.base import BackTerms, Event, FrontTerms, Login, Outcome, Quit, Shown
+from perdition.wire.base import (
+    BackTerms,
+    Event,
+    FrontTerms,
+    Login,
+    Origin,
+    Outcome,
+    Quit,
+    Shown,
+)
 
 _COMMANDS = 250  # of one client before its login: answers that it does not read add up
 
@@ -109,12 +118,15 @@ class HeldFront(ABC):
 class HeldBack(ABC):
     """The buffers of a `perdition.wire.base.Back`."""
 
-    __slots__ = ("_buffer", "_heard", "_held", "_login", "_out", "_secure", "shown", "terms")
+    __slots__ = (
+        "_buffer", "_heard", "_held", "_login", "_origin", "_out", "_secure", "shown", "terms",
+    )  # fmt: skip
 
-    def __init__(self, login: Login, terms: BackTerms, secure: bool) -> None:
+    def __init__(self, login: Login, terms: BackTerms, secure: bool, origin: Origin | None) -> None:
         self.terms = terms
         self.shown: Shown | None = None
         self._login = login
+        self._origin = origin  # to be told; None: it was, or is not to be
         self._secure = secure
         self._held = False  # an outcome waits for what the session makes of it
         self._heard = False  # the server has said anything at all

@@ -8,6 +8,7 @@ Capabilities are asked for only when the greeting has none. The login takes one 
 the server's syntax allows it: quoted strings, else LITERAL+ (RFC 7888), else literals that wait.
 An authorisation id, or LOGINDISABLED beside AUTH=PLAIN, takes AUTHENTICATE PLAIN (RFC 4959).
 What the server says ahead of its verdict is passed on, its capabilities as one untagged line.
+A server that announces ID hears in front of the login, in one packet with it, who the client is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ import re
 from perdition.errors import WireError
 from perdition.protocols import TlsUse
 from perdition.wire import sasl
-from perdition.wire.base import Accepted, BackTerms, Login, Outcome, Reason, Refused, StartTls
+from perdition.wire.base import (
+    Accepted,
+    BackTerms,
+    Login,
+    Origin,
+    Outcome,
+    Reason,
+    Refused,
+    StartTls,
+)
 from perdition.wire.held import HeldBack
 
 _CODE = re.compile(rb"\[([^ \]]+)(?: ([^\]]*))?\] ?")
@@ -40,16 +50,20 @@ class Back(HeldBack):
     """Our half of the talk with an IMAP server; see `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_awaited", "_bye", "_capability", "_line_start", "_passed", "_queue", "_tag", "_tags",
+        "_awaited", "_bye", "_capability", "_id_tag", "_line_start", "_passed", "_queue", "_tag",
+        "_tags",
     )  # fmt: skip
 
-    def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
-        super().__init__(login, terms, secure)
+    def __init__(
+        self, login: Login, terms: BackTerms, *, secure: bool = False, origin: Origin | None = None
+    ) -> None:
+        super().__init__(login, terms, secure, origin)
         self._awaited = _GREETING
         self._line_start = 0  # where to look for the line's end: behind its literals
         self._queue: list[bytes] = []  # what each continuation request is answered with
         self._tags = 7  # 2.2 starts at flim07
         self._tag = b""
+        self._id_tag = b""  # of an ID whose answer is to come
         self._capability: bytes | None = None  # words, None: not known
         self._passed = b""
         self._bye = b""
@@ -112,6 +126,9 @@ class Back(HeldBack):
             self._continue()
             return None
         tag, _, rest = line.partition(b" ")
+        if tag == self._id_tag:
+            self._id_tag = b""  # whatever the server thinks of it
+            return None
         if tag != self._tag:
             raise WireError("the server answers with a tag that it was not given")
         status, _, text = rest.rstrip(b"\r\n").partition(b" ")
@@ -161,6 +178,8 @@ class Back(HeldBack):
         if word == b"BYE":
             self._bye = line[2:].rstrip(b"\r\n").partition(b" ")[2]
             return
+        if word == b"ID" and self._id_tag:
+            return
         if self._awaited == _VERDICT:
             self._passed += line
             if len(self._passed) > self.terms.passed_limit:
@@ -195,6 +214,8 @@ class Back(HeldBack):
         disabled = b"LOGINDISABLED" in capability and self._has(b"LOGINDISABLED")
         self._capability = None  # from now on: what is announced with the verdict
         self._awaited = _VERDICT
+        if self._origin is not None and b"ID" in capability.split():
+            self._send_id(self._origin)
         if not login.authorisation_id and not disabled:
             return self._send_login(capability)
         words = capability.split()
@@ -213,6 +234,16 @@ class Back(HeldBack):
             self._queue = [message + b"\r\n"]
             self._send(command + b"\r\n")
         return None
+
+    def _send_id(self, origin: Origin) -> None:
+        """Say who the client is, in the same packet as the login (Dovecot's fields of RFC 2971)."""
+        self._id_tag = self._new_tag()
+        text = (
+            '{} ID ("x-originating-ip" "{}" "x-originating-port" "{}" "x-connected-ip" "{}" '
+            '"x-connected-port" "{}" "x-proxy-ttl" "{}" "x-session-id" "{}")\r\n'
+        )
+        fields = (*origin.client, *origin.reached, origin.hops, origin.session)
+        self._send(text.format(self._id_tag.decode(), *fields).encode())
 
     def _send_login(self, capability: bytes) -> Outcome | None:
         command = b"%b LOGIN" % self._new_tag()

@@ -5,6 +5,7 @@
     C: AUTHENTICATE "PLAIN" "AHUAc2VjcmV0"  S: OK "Logged in."
 
 The login is always one AUTHENTICATE PLAIN with its response, which carries an authorisation id.
+A server that announces XCLIENT hears in front of it, in one packet with it, who the client is.
 Capabilities that the server sends anew behind its OK (RFC 5804, 2.1; only where SASL brought a
 security layer, some servers always) are unread bytes: they reach the client as if it had logged in
 there itself. A line of strings ahead of the OK is passed on too, once TLS is up or not wanted.
@@ -18,7 +19,17 @@ import re
 from perdition.errors import WireError
 from perdition.protocols import TlsUse
 from perdition.wire import sasl
-from perdition.wire.base import Accepted, BackTerms, Login, Outcome, Reason, Refused, StartTls
+from perdition.wire.base import (
+    Accepted,
+    BackTerms,
+    Login,
+    Origin,
+    Outcome,
+    Reason,
+    Refused,
+    StartTls,
+    xclient,
+)
 from perdition.wire.held import HeldBack
 
 _LITERAL = re.compile(rb"(?:^| |\()\{(\d{1,12})\+?\}\r?\n$")
@@ -48,17 +59,20 @@ class Back(HeldBack):
     """Our half of the talk with a ManageSieve server; see `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_awaited", "_bye", "_capability", "_line_start", "_passed", "_said",
+        "_awaited", "_bye", "_capability", "_line_start", "_passed", "_said", "_told",
     )  # fmt: skip
 
-    def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
-        super().__init__(login, terms, secure)
+    def __init__(
+        self, login: Login, terms: BackTerms, *, secure: bool = False, origin: Origin | None = None
+    ) -> None:
+        super().__init__(login, terms, secure, origin)
         self._awaited = _GREETING
         self._bye = False  # the server has said that it ends the connection
         self._line_start = 0  # where to look for the line's end: behind its literals
         self._capability: dict[bytes, bytes] = {}  # name in upper case -> value
         self._passed = b""
         self._said = 0  # bytes of lines ahead of the reply that is awaited
+        self._told = False  # the answer to XCLIENT is to come
 
     # -- the contract -----------------------------------------------------------------------
 
@@ -114,6 +128,9 @@ class Back(HeldBack):
         code, text = _reply(bare[match.end() :])
         self._bye = status == b"BYE"
         self._said = 0
+        if self._told and not self._bye:
+            self._told = False  # whatever the server thinks of it
+            return None
         if self._awaited == _VERDICT:
             return self._verdict(status, code, text)
         if self._awaited == _STARTTLS:
@@ -160,6 +177,9 @@ class Back(HeldBack):
         if not sasl.is_clean_login(self._login):  # NUL would make it another user's
             return Refused(Reason.NO_MECHANISM, detail=sasl.UNCLEAN)
         self._awaited = _VERDICT
+        if self._origin is not None and b"XCLIENT" in self._capability:
+            self._told = True
+            self._send(xclient(self._origin) + b"\r\n")
         command = b'AUTHENTICATE "PLAIN" '
         message = string(sasl.write_plain(self._login), plus=b"+")
         self._send(b"%b%b\r\n" % (command, message), command + b"***")

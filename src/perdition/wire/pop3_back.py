@@ -6,8 +6,11 @@
     C: PASS secret                       S: +OK Logged in.  /  -ERR [IN-USE] …
 
 USER and PASS wait for each other: not every server reads ahead. An authorisation id takes AUTH
-PLAIN, with its response ahead where the command then has 255 bytes at most (RFC 5034, 4); so does
-a name with a blank, which a USER may cut, where the server has AUTH PLAIN. Only these ask CAPA.
+PLAIN, with its response ahead where the command then has 255 bytes at most (RFC 5034, 4). So does
+a name with a blank, which a USER may cut, where the server has AUTH PLAIN, and any at a server that
+refuses USER and has nothing else. Only these ask CAPA.
+A server whose greeting says [XCLIENT] hears in front of the login, in one packet with it, who the
+client is.
 The server's words and response code are passed on as they stand. To those of a greeting that turns
 us away without a code, [SYS/TEMP] is added: the client's password was not even asked for.
 Codes of RFC 2449 and 3206 but [AUTH] mean that nobody's name or password is at fault.
@@ -23,7 +26,17 @@ import re
 from perdition.errors import WireError
 from perdition.protocols import TlsUse
 from perdition.wire import sasl
-from perdition.wire.base import Accepted, BackTerms, Login, Outcome, Reason, Refused, StartTls
+from perdition.wire.base import (
+    Accepted,
+    BackTerms,
+    Login,
+    Origin,
+    Outcome,
+    Reason,
+    Refused,
+    StartTls,
+    xclient,
+)
 from perdition.wire.held import HeldBack
 
 _CODE = re.compile(rb"\[([^\]/]*)(?:/[^\]]*)?\]")  # codes are hierarchical (RFC 2449, 8)
@@ -38,16 +51,21 @@ class Back(HeldBack):
     """Our half of the talk with a POP3 server; see `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_ahead", "_awaited", "_capability", "_listed", "_response",
+        "_ahead", "_awaited", "_capability", "_listed", "_refusal", "_response",
+        "_told",
     )  # fmt: skip
 
-    def __init__(self, login: Login, terms: BackTerms, *, secure: bool = False) -> None:
-        super().__init__(login, terms, secure)
+    def __init__(
+        self, login: Login, terms: BackTerms, *, secure: bool = False, origin: Origin | None = None
+    ) -> None:
+        super().__init__(login, terms, secure, origin)
         self._awaited = _GREETING
         self._capability: dict[bytes, list[bytes]] | None = None  # None: not known
+        self._refusal: Refused | None = None  # of USER: PASS was never heard
         self._listed = 0  # bytes of the list that answers CAPA
         self._response: bytes | None = None  # what the server's + is answered with, once
         self._ahead = False  # the response went with the command already
+        self._told = False  # the answer to XCLIENT is to come
 
     # -- the contract -----------------------------------------------------------------------
 
@@ -86,6 +104,9 @@ class Back(HeldBack):
         bare = line[: -2 if line.endswith(b"\r\n") else -1]
         if self._awaited == _LIST:
             return self._entry(bare, len(line))
+        if self._told and bare[:4].upper() in (b"+OK", b"+OK ", b"-ERR"):
+            self._told = False  # whatever the server thinks of it
+            return None
         if self._awaited == _AUTH and (bare == b"+" or bare.startswith(b"+ ")):
             self._continue()
             return None
@@ -99,6 +120,8 @@ class Back(HeldBack):
         if self._awaited == _GREETING:
             if self.terms.ready in line:
                 return Refused(Reason.NEGOTIATION, detail="the server is this proxy itself")
+            if not text.startswith(b"[XCLIENT]"):
+                self._origin = None
             return self._go_on()
         if self._awaited == _CAPA:
             self._awaited = _LIST
@@ -129,7 +152,11 @@ class Back(HeldBack):
             return self._go_on()
         if self._awaited == _STLS:
             return Refused(Reason.TLS_MISSING, detail="the server refuses STLS")
-        return Refused(Reason.TEMPORARY if not_now else Reason.REFUSED, text, b"-ERR")
+        refused = Refused(Reason.TEMPORARY if not_now else Reason.REFUSED, text, b"-ERR")
+        if self._awaited == _USER and not not_now and self._capability is None:
+            self._refusal = refused
+            return self._ask_capa()
+        return refused
 
     def _entry(self, bare: bytes, size: int) -> Outcome | None:
         """A line of the list that answers CAPA."""
@@ -154,9 +181,7 @@ class Back(HeldBack):
         wants_tls = self.terms.tls in (TlsUse.TLS, TlsUse.TLS_FORCE) and not self._secure
         wants_auth = bool(login.authorisation_id) or b" " in login.authentication_id
         if known is None and (wants_tls or wants_auth):
-            self._awaited = _CAPA
-            self._send(b"CAPA\r\n")
-            return None
+            return self._ask_capa()
         known = known or {}
         if wants_tls and b"STLS" in known:
             self._awaited = _STLS
@@ -164,14 +189,28 @@ class Back(HeldBack):
             return None
         if wants_tls and self.terms.tls is TlsUse.TLS_FORCE:
             return Refused(Reason.TLS_MISSING, detail="the server does not offer STLS")
-        if wants_auth and b"PLAIN" in known.get(b"SASL", ()):
+        has_plain = b"PLAIN" in known.get(b"SASL", ())
+        if self._refusal is not None:
+            if b"USER" in known or not has_plain:
+                return self._refusal
             self._send_auth()
             return None
-        if login.authorisation_id:
+        can_auth = wants_auth and has_plain
+        if login.authorisation_id and not can_auth:
             return Refused(Reason.NO_MECHANISM, detail="the server does not offer AUTH PLAIN")
+        if self._origin is not None:
+            self._told = True
+            self._send(xclient(self._origin) + b"\r\n")
+        if can_auth:
+            self._send_auth()
+            return None
         self._awaited = _USER
         self._send(b"USER %b\r\n" % login.authentication_id)
         return None
+
+    def _ask_capa(self) -> None:
+        self._awaited = _CAPA
+        self._send(b"CAPA\r\n")
 
     def _send_auth(self) -> None:
         self._awaited = _AUTH
