@@ -155,7 +155,8 @@ class Back(HeldBack):
         refused = Refused(Reason.TEMPORARY if not_now else Reason.REFUSED, text, b"-ERR")
         if self._awaited == _USER and not not_now and self._capability is None:
             self._refusal = refused
-            return self._ask_capa()
+            self._ask_capa()
+            return None
         return refused
 
     def _entry(self, bare: bytes, size: int) -> Outcome | None:
@@ -181,7 +182,8 @@ class Back(HeldBack):
         wants_tls = self.terms.tls in (TlsUse.TLS, TlsUse.TLS_FORCE) and not self._secure
         wants_auth = bool(login.authorisation_id) or b" " in login.authentication_id
         if known is None and (wants_tls or wants_auth):
-            return self._ask_capa()
+            self._ask_capa()
+            return None
         known = known or {}
         if wants_tls and b"STLS" in known:
             self._awaited = _STLS
