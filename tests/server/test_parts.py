@@ -73,7 +73,8 @@ def test_what_a_dead_worker_held_is_given_back() -> None:
     assert [held.enter() for _ in range(4)] == [True, True, True, False]
     counters.release(column)
     totals = {metric: counters.total(metric) for metric in METRICS}
-    assert totals == {"sessions": 0, "connections": 4, "refused": 1}  # these two did happen
+    happened = {"connections": 4, "refused": 1}
+    assert totals == {"sessions": 0, "alive": 0, **happened}
     assert counters.take() == column
 
 
