@@ -279,6 +279,7 @@ class Session(Attempts):
         if service.authenticator is not None:
             refused = await self._refused_here(service.authenticator, login, user)
             if refused is not None:
+                self._verdict(login, str(servers[0]) if servers else "", refused.reason)
                 return refused
         if for_server != user:
             return await self._try_servers(login, _renamed(login, for_server), servers)
@@ -296,12 +297,11 @@ class Session(Attempts):
         try:
             if await self._driver(authenticator.check(name, login.password, host)):
                 return None
-            refused = Refused(Reason.LOCAL)
         except AuthError as error:
             self.service.log.err(f"local authentication: {error}")
-            refused = Refused(Reason.NO_LOCAL)
-        self._verdict(login, "", refused.reason)
-        return refused
+            return Refused(Reason.NO_LOCAL)
+        self.service.log.info("Local authentication failure for client: Allowing retry.")
+        return Refused(Reason.LOCAL)
 
     def _verdict(
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
