@@ -100,6 +100,10 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     if [ "$extra" = dev ]; then
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[built]' ||
             say "the drivers of the bdb and ldap maps could not be built: their tests are skipped"
+        # The scanner holds cryptography back, so it lives in an environment of its own.
+        { [ -x .venv/sslyze/bin/python ] || "$python" -m venv .venv/sslyze; } &&
+            .venv/sslyze/bin/python -m pip install --quiet --disable-pip-version-check 'sslyze>=6' ||
+            say "sslyze could not be installed: the tests that scan our TLS are skipped"
     fi
     touch "$stamp"
 fi

@@ -27,6 +27,14 @@ _VERSIONS = {
     "tlsv1.3": ssl.TLSVersion.TLSv1_3,
 }
 
+# What TLS 1.2 may use unless an option says otherwise; TLS 1.3 has no others. Every key dies with
+# its connection. Toward clients only ciphers that authenticate what they encrypt; servers may be
+# older than that.
+_SEALED = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!DSS"
+_DEFAULT_CIPHERS = {
+    "listen": _SEALED,
+    "outgoing": f"{_SEALED}:ECDHE+AES:DHE+AES:!AESCCM",
+}
 
 # The options that name a certificate and its key, for messages.
 _LISTEN = ("ssl_cert_file", "ssl_key_file")
@@ -77,16 +85,12 @@ def _listen_context(
     options: Config, cert_file: str, key_file: str, passphrase: Passphrase
 ) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _versions(
-        context, "ssl_listen", options.ssl_listen_min_proto_version,
-        options.ssl_listen_max_proto_version,
-    )  # fmt: skip
+    _versions_and_ciphers(context, options, "listen")
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     if options.ssl_no_cipher_server_preference:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     else:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
-    _ciphers(context, "ssl_listen_ciphers", options.ssl_listen_ciphers)
     context.num_tickets = 1  # one write less a handshake; clients resume with one as well
     _load_certificate(context, cert_file, key_file, passphrase)
     parameters = dh_parameters_file(options)
@@ -126,12 +130,8 @@ def dh_parameters_file(options: Config) -> str:
 def outgoing_context(options: Config) -> ssl.SSLContext:
     """Return the context toward servers: chain and name are checked unless options say not."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    _versions(
-        context, "ssl_outgoing", options.ssl_outgoing_min_proto_version,
-        options.ssl_outgoing_max_proto_version,
-    )  # fmt: skip
+    _versions_and_ciphers(context, options, "outgoing")
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    _ciphers(context, "ssl_outgoing_ciphers", options.ssl_outgoing_ciphers)
     context.check_hostname = not (options.ssl_no_cn_verify or options.ssl_no_cert_verify)
     if options.ssl_outgoing_cert_file:
         key = options.ssl_outgoing_key_file or options.ssl_outgoing_cert_file
@@ -242,28 +242,28 @@ def _add_by_name(context: ssl.SSLContext, options: Config, passphrase: Passphras
     context.sni_callback = choose
 
 
-def _versions(context: ssl.SSLContext, leg: str, least: str, most: str) -> None:
+def _versions_and_ciphers(context: ssl.SSLContext, options: Config, leg: str) -> None:
+    least = getattr(options, f"ssl_{leg}_min_proto_version")
+    most = getattr(options, f"ssl_{leg}_max_proto_version")
+    ciphers = getattr(options, f"ssl_{leg}_ciphers")
+    context.set_ciphers(_DEFAULT_CIPHERS[leg])
     if least in ("sslv3", "tlsv1", "tlsv1.1"):
-        # OpenSSL's own security level would refuse what the administrator asked for.
+        # OpenSSL's own security level would refuse what the administrator asked for, and who
+        # speaks no other version has no ciphers of today.
         context.set_ciphers("DEFAULT@SECLEVEL=0")
     try:
-        if least:
-            context.minimum_version = _VERSIONS[least]
+        context.minimum_version = _VERSIONS[least]
         if most:
             context.maximum_version = _VERSIONS[most]
     except (ValueError, ssl.SSLError):
         raise StartError(
-            f"{leg}: OpenSSL does not know the versions {least!r} to {most!r}"
+            f"ssl_{leg}: OpenSSL does not know the versions {least!r} to {most!r}"
         ) from None
-
-
-def _ciphers(context: ssl.SSLContext, option: str, ciphers: str) -> None:
-    if not ciphers:
-        return
     try:
-        context.set_ciphers(ciphers)
+        if ciphers:
+            context.set_ciphers(ciphers)
     except ssl.SSLError:
-        raise StartError(f"{option}: no usable cipher in {ciphers!r}") from None
+        raise StartError(f"ssl_{leg}_ciphers: no usable cipher in {ciphers!r}") from None
 
 
 def _load_certificate(

@@ -128,6 +128,10 @@ RULES: list[tuple[str, str, str]] = [
         "ssl_listen_ciphers lets weak ciphers in: AECDH-AES128-SHA",
     ),
     (
+        "ssl_listen_ciphers ECDHE-ECDSA-AES128-GCM-SHA256:AES128-GCM-SHA256", "note",
+        "ssl_listen_ciphers lets ciphers without forward secrecy in: AES128-GCM-SHA256",
+    ),
+    (
         "ssl_require_client_cert", "warning",
         "ssl_require_client_cert has no effect without ssl_ca_chain_file: nobody is asked",
     ),

@@ -104,11 +104,19 @@ def weak_ciphers(config: Config) -> Iterator[Finding]:
             context.set_ciphers(ciphers)
         except ssl.SSLError:
             continue  # that is an error, which a trial of the contexts tells
-        weak = [each["name"] for each in context.get_ciphers() if _is_weak(dict(each))]
+        let_in = [dict(each) for each in context.get_ciphers()]
+        weak = [str(each["name"]) for each in let_in if _is_weak(each)]
         if weak:
-            more = f" and {len(weak) - _NAMED} more" if len(weak) > _NAMED else ""
-            text = f"{name} lets weak ciphers in: {', '.join(weak[:_NAMED])}{more}"
-            yield Finding(WARNING, name, text)
+            yield Finding(WARNING, name, f"{name} lets weak ciphers in: {_some(weak)}")
+        kept = [str(each["name"]) for each in let_in if each.get("kea") == "kx-rsa"]
+        if kept:
+            text = f"{name} lets ciphers without forward secrecy in: {_some(kept)}"
+            yield Finding(NOTE, name, text)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def _is_weak(cipher: dict[str, object]) -> bool:

@@ -112,9 +112,10 @@ class TlsOptions(LimitOptions):
     ssl_listen_ciphers: str = opt(
         "",
         text,
-        "Ciphers for clients, as in ciphers(1); empty: OpenSSL's default.",
+        "Ciphers of TLS 1.2 and before for clients, as in ciphers(1); DEFAULT is OpenSSL's list. "
+        "Empty: those with forward secrecy and authenticated encryption (AEAD).",
         meta="LIST",
-        example="HIGH:!aNULL",
+        example="DEFAULT",
     )
     ssl_listen_compression: bool = flag(
         "TLS compression for clients.", obsolete="TLS compression is no longer possible"
@@ -129,7 +130,8 @@ class TlsOptions(LimitOptions):
     ssl_listen_min_proto_version: str = opt(
         "tlsv1.2",
         word(*TLS_VERSIONS),
-        f"Oldest version of TLS for clients: {_VERSIONS}.",
+        f"Oldest version of TLS for clients: {_VERSIONS}. One before tlsv1.2 sets OpenSSL's "
+        "security level to 0, and the ciphers to DEFAULT unless ssl_listen_ciphers says which.",
         meta="VERSION",
     )
     ssl_no_cert_verify: bool = flag(
@@ -151,9 +153,10 @@ class TlsOptions(LimitOptions):
     ssl_outgoing_ciphers: str = opt(
         "",
         text,
-        "Ciphers for servers, as in ciphers(1); empty: OpenSSL's default.",
+        "Ciphers of TLS 1.2 and before for servers, as in ciphers(1); DEFAULT is OpenSSL's list. "
+        "Empty: those with forward secrecy.",
         meta="LIST",
-        example="HIGH:!aNULL",
+        example="DEFAULT",
     )
     ssl_outgoing_compression: bool = flag(
         "TLS compression for servers.", obsolete="TLS compression is no longer possible"
@@ -186,7 +189,8 @@ class TlsOptions(LimitOptions):
     ssl_outgoing_min_proto_version: str = opt(
         "tlsv1.2",
         word(*TLS_VERSIONS),
-        f"Oldest version of TLS for servers: {_VERSIONS}.",
+        f"Oldest version of TLS for servers: {_VERSIONS}. One before tlsv1.2 sets OpenSSL's "
+        "security level to 0, and the ciphers to DEFAULT unless ssl_outgoing_ciphers says which.",
         meta="VERSION",
     )
     ssl_passphrase_fd: int | None = opt(
