@@ -24,6 +24,7 @@ from perdition.ops.control_views import (
     show_status,
     show_stopping,
     show_trace,
+    show_upgraded,
     show_who,
 )
 from perdition.ops.tables import plain
@@ -32,6 +33,7 @@ from perdition.places import RUN_FOLDER
 OK, FAILED, NOT_RUNNING = 0, 1, 3  # argparse adds 2 for words it does not know
 SECONDS = 5.0  # until a daemon must have answered
 RELOAD_SECONDS = 60.0
+UPGRADE_SECONDS = 120.0
 LEVELS = ("error", "notice", "info", "debug")
 
 
@@ -99,6 +101,12 @@ VERBS: dict[str, Verb] = {
         show_done,
         seconds=RELOAD_SECONDS,
     ),
+    "upgrade": Verb(
+        "Have the running daemons become the version that is installed now. Sessions live on, no "
+        "client is refused; a version that does not come up changes nothing.",
+        show_upgraded,
+        seconds=UPGRADE_SECONDS,
+    ),
     "stop": Verb(
         "Stop the daemons: no new clients, sessions may end within shutdown_timeout. A service "
         "manager may start them again; stop that instead.",
@@ -133,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     top.add_argument(
         "--wait", metavar="SECONDS", type=float, default=None,
-        help=f"for answers (default: {SECONDS:g}; longer for a reload)",
+        help=f"for answers (default: {SECONDS:g}; longer for reload and upgrade)",
     )  # fmt: skip
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():

@@ -147,6 +147,15 @@ def show_stopping(answers: Answers, _: argparse.Namespace) -> bool:
     return True
 
 
+def show_upgraded(answers: Answers, _: argparse.Namespace) -> bool:
+    """What each daemon was and is."""
+    for answer in answers:
+        for row in answer.rows:
+            versions = f"{row['before']} -> {row['version']}"
+            print(f"{answer.name}: {versions}, {row['sessions']} sessions go on")
+    return True
+
+
 def show_trace(answers: Answers, words: argparse.Namespace) -> bool:
     """Where the trace goes."""
     for answer in answers:

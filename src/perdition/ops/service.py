@@ -21,7 +21,7 @@ from perdition.errors import ConfigError, StartError
 from perdition.notify import notify
 from perdition.ops.defaults import DAEMONS, MASTER, PATH, Defaults, read_defaults
 from perdition.ops.processes import Running, find, listening
-from perdition.ops.supervise import supervise
+from perdition.ops.supervise import go_on, supervise
 from perdition.places import RUN_FOLDER
 from perdition.protocols import COMMANDS
 
@@ -112,6 +112,8 @@ class Service:
 
     def run(self) -> int:
         """Run the daemons that the file chooses in the foreground, for a service manager."""
+        if (status := go_on()) is not None:
+            return status
         defaults = self._defaults()
         chosen = self._chosen(defaults)
         if not chosen:

@@ -66,7 +66,8 @@ class Answers:
         question, self.fds = self._waiting.popleft()
         self._id, _, body = question.partition(b" ")
         words = json.loads(body)
-        self._under_way = VERBS[words.pop("verb")](self, words)
+        # The master may be of a newer version, which asks what we know nothing of.
+        self._under_way = VERBS.get(words.pop("verb"), Answers._ping)(self, words)
         return True
 
     def _go_on(self) -> None:

@@ -72,8 +72,8 @@ def _status(desk: Desk, late: Sequence[Worker]) -> dict[str, object]:
         {
             "worker": child.number + 1,
             "pid": child.pid,
-            "sessions": counters.row("sessions")[child.column],
-            "connections": counters.row("connections")[child.column],
+            "sessions": counters.held("sessions", child.column),
+            "connections": counters.held("connections", child.column),
             "seconds": int(now - child.started),
             "old": child.generation is not master.current,
             "answers": child not in late,
@@ -201,6 +201,15 @@ def reload(desk: Desk, caller: Caller, words: Words) -> None:
     desk.finish(caller)
 
 
+def upgrade(desk: Desk, caller: Caller, words: Words) -> None:
+    """Become the version that is installed now; old sessions live to their end."""
+    master = desk.master
+    if master.stop_by:
+        raise Refusal("it is stopping")
+    problems = master.upgrade(caller.sock)
+    raise Refusal("\n".join((*problems, "the old version stays in service")))
+
+
 def stop(desk: Desk, caller: Caller, words: Words) -> None:
     """Stop as on SIGTERM: accept no more, let sessions end within shutdown_timeout."""
     desk.finish(caller)
@@ -212,6 +221,6 @@ Verb = Callable[["Desk", Caller, Words], None]
 VERBS: dict[str, Verb] = {
     each.__name__: each
     for each in (
-        status, who, kick, servers, drain, undrain, flush, log_level, trace, reload, stop,
+        status, who, kick, servers, drain, undrain, flush, log_level, trace, reload, upgrade, stop,
     )
 }  # fmt: skip
