@@ -22,9 +22,10 @@ check:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Render man page, docs/options.md and the sample configuration from the option table.
+# Render man pages, docs/options.md and the sample configuration from the option table.
 manual:
 	$(BIN)/python -m perdition.config.manual
+	$(BIN)/python -m perdition.ops.pages
 
 bench:
 	@sh tools/setup.sh '$(PYTHON)' dev

@@ -62,12 +62,12 @@ VERBS: dict[str, Verb] = {
     "who": Verb(
         "Show the sessions; all, or those of one user, client's address or session id.",
         show_who,
-        (Word("match", "user, address or session id", ""),),
+        (Word("match", "whose; none: all", ""),),
     ),
     "kick": Verb(
         "End the sessions of one user or client's address, or one session.",
         show_kicked,
-        (Word("match", "user, address or session id"),),
+        (Word("match", "whose"),),
     ),
     "servers": Verb(
         "Show the servers: up or down, how quickly they answer logins, their sessions.",
@@ -108,8 +108,8 @@ VERBS: dict[str, Verb] = {
         seconds=UPGRADE_SECONDS,
     ),
     "stop": Verb(
-        "Stop the daemons: no new clients, sessions may end within shutdown_timeout. A service "
-        "manager may start them again; stop that instead.",
+        "Stop the daemons: no new clients, sessions may end within shutdown_timeout. Our units do "
+        "not start them again; another service manager may.",
         show_stopping,
     ),
 }
@@ -126,10 +126,16 @@ def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     for each, default in ((top, False), (common, argparse.SUPPRESS)):
         each.add_argument(
-            "--json", action="store_true", default=default, help="one JSON object, for programs"
+            "--json",
+            action="store_true",
+            default=default,
+            help="one JSON object instead of tables, for programs",
         )
     top.add_argument(
-        "--run-dir", metavar="DIR", default=RUN_FOLDER, help="of sockets, instead of %(default)s"
+        "--run-dir",
+        metavar="DIR",
+        default=RUN_FOLDER,
+        help="folder of the control sockets (default: %(default)s)",
     )
     top.add_argument(
         "--socket", metavar="FILE", action="append", default=[],
@@ -141,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     top.add_argument(
         "--wait", metavar="SECONDS", type=float, default=None,
-        help=f"for answers (default: {SECONDS:g}; longer for reload and upgrade)",
+        help=f"how long to wait for answers (default: {SECONDS:g}; longer for reload and upgrade)",
     )  # fmt: skip
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
@@ -164,7 +170,10 @@ def _add_trace_options(words: argparse.ArgumentParser) -> None:
         "--file", default="", help="a new file; default: perdition-USER-TIME.trace right here"
     )
     words.add_argument(
-        "--seconds", type=int, default=600, help="trace sessions that begin within (%(default)s)"
+        "--seconds",
+        type=int,
+        default=600,
+        help="trace sessions that begin within that time (default: %(default)s)",
     )
     words.add_argument("--stop", action="store_true", help="trace the user no more")
 
