@@ -18,6 +18,7 @@ from typing import NamedTuple
 from perdition.ops.control_calls import Answer, ask, find
 from perdition.ops.control_views import (
     show_done,
+    show_drained,
     show_flushed,
     show_kicked,
     show_servers,
@@ -76,7 +77,7 @@ VERBS: dict[str, Verb] = {
     "drain": Verb(
         "Send no new sessions to a server; those that it has go on. A reload keeps it so, a "
         "restart does not.",
-        show_done,
+        show_drained,
         (_SERVER,),
     ),
     "undrain": Verb("Send new sessions to a drained server again.", show_done, (_SERVER,)),
