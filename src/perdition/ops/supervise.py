@@ -139,8 +139,8 @@ class _Supervisor:
                 self._hear()
                 self._obey(wake)
                 self._bury()
-                if self._outdated and not self._stopping:
-                    self._become_the_next()
+                if self._outdated:
+                    self._become_the_next(wake)
             signal.set_wakeup_fd(-1)
         return self._status
 
@@ -234,17 +234,19 @@ class _Supervisor:
 
     # -- upgrade ----------------------------------------------------------------------------
 
-    def _become_the_next(self) -> None:
+    def _become_the_next(self, wake: socket.socket) -> None:
         """Execute the installed program in our place, if it is any good."""
         self._outdated = False
-        if self._reloading or not all(ward.ready for ward in self._wards):
-            return  # what is under way is worth more; there will be another upgrade
+        # From here on a signal waits for our successor; of those before we take care.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._obey(wake)
         try:
+            if self._stopping or self._reloading or not all(ward.ready for ward in self._wards):
+                return  # what is under way is worth more; there will be another upgrade
             subprocess.run(
                 [sys.argv[0], "--help"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 timeout=_TRIAL, check=True,
             )  # fmt: skip
-            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             self._ears.set_inheritable(True)
             state = {
                 "format": _FORMAT,
@@ -257,9 +259,10 @@ class _Supervisor:
             }
             os.execve(sys.argv[0], sys.argv, {**os.environ, _HANDOVER: json.dumps(state)})
         except (OSError, subprocess.SubprocessError) as error:
+            _say(f"the installed version is no good: {error}; going on as we are")
+        finally:
             self._ears.set_inheritable(False)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-            _say(f"the installed version is no good: {error}; going on as we are")
 
     # -- what ends --------------------------------------------------------------------------
 
