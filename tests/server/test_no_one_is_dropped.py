@@ -201,7 +201,7 @@ def test_an_upgrade_keeps_the_number_the_files_and_what_was_said(site: Site) -> 
 def test_the_limit_holds_over_an_upgrade_even_if_counters_change(site: Site) -> None:
     plain = site.plain
     plain.reload("connection_limit 3")
-    counts_more = ("metrics.py", '    "open_files",', '    "open_files", "of_tomorrow",')
+    counts_more = ("metrics.py", '"open_files",', '"open_files", "of_tomorrow",')
     clients = [log_in(plain.port, "ann"), log_in(plain.port, "bob")]
     site.install(site.another("4.0", counts_more))
     site.ctl("upgrade")

@@ -85,7 +85,9 @@ def test_no_password_in_a_log_trace_or_title(
     trace = tmp_path / "trace"
     with Daemon(tmp_path, *options, command=f"perdition.{protocol}") as daemon:
         ctl = [str(BIN / "perditionctl"), f"--socket={daemon.control}"]
-        subprocess.run([*ctl, "trace", "ann", "--file", str(trace)], check=True, capture_output=True)
+        subprocess.run(
+            [*ctl, "trace", "ann", "--file", str(trace)], check=True, capture_output=True
+        )
         if level == "notice":
             subprocess.run([*ctl, "log-level", level], check=True, capture_output=True)
         for word in (WRONG, SECRET):
