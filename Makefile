@@ -4,7 +4,7 @@
 PYTHON ?=
 BIN = .venv/bin
 
-.PHONY: run test check manual bench steady clean
+.PHONY: run test check manual bench steady audit clean
 
 run:
 	@sh tools/setup.sh '$(PYTHON)' demo
@@ -22,9 +22,10 @@ check:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Render man page, docs/options.md and the sample configuration from the option table.
+# Render man pages, docs/options.md and the sample configuration from the option table.
 manual:
 	$(BIN)/python -m perdition.config.manual
+	$(BIN)/python -m perdition.ops.pages
 
 bench:
 	@sh tools/setup.sh '$(PYTHON)' dev
@@ -34,6 +35,12 @@ bench:
 steady:
 	@sh tools/setup.sh '$(PYTHON)' dev
 	$(BIN)/python -m bench.steady
+
+# Ask whether what is installed beside us is known to be unsafe; this goes to the network.
+audit:
+	@sh tools/setup.sh '$(PYTHON)' dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip_audit --local --skip-editable
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

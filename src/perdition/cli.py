@@ -50,7 +50,7 @@ def run(argv0: str, argv: list[str]) -> int:
             from perdition.server import inetd  # noqa: PLC0415
 
             return inetd.serve(config)
-        return _serve(config, partial(load, argv0, argv, directory=directory))
+        return _serve(config, argv0, argv, directory)
     except (StartError, OSError) as error:
         stderr_line(f"{config.basename}: {error}")
         return FAILED
@@ -109,12 +109,18 @@ def _explain(config: Config) -> int:
     return asyncio.run(run())
 
 
-def _serve(config: Config, reload: partial[Config]) -> int:
+def _serve(config: Config, argv0: str, argv: list[str], directory: str) -> int:
     from perdition.server.detach import detach  # noqa: PLC0415 - inetd mode starts without them
+    from perdition.server.handover import Program, inherited  # noqa: PLC0415
     from perdition.server.master import Master  # noqa: PLC0415
 
-    master = Master(config, reload)
-    if config.no_daemon or config.log_facility[:1] in ("-", "+"):
+    heritage = inherited()
+    reload = partial(load, argv0, argv, directory=directory)
+    master = Master(config, reload, Program(argv0, argv, directory), heritage)
+    if heritage.rehearsal:
+        master.rehearse()
+        return 0
+    if heritage.there or config.no_daemon or config.log_facility[:1] in ("-", "+"):
         os.chdir("/")
         return master.run(lambda: None)
     daemon = detach(FAILED)

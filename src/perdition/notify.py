@@ -6,6 +6,9 @@ import os
 import socket
 import time
 
+# What a daemon says that has become a newer version of itself, to a supervisor of ours.
+UPGRADED = "X_PERDITION_UPGRADED=1"
+
 
 def notify(*words: str) -> None:
     """Send ``READY=1`` and the like to the service manager."""

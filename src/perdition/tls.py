@@ -44,17 +44,17 @@ _OUTGOING = ("ssl_outgoing_cert_file", "ssl_outgoing_key_file")
 class Passphrase:
     """The key's passphrase, read when first asked for; a reload uses what was read then."""
 
-    def __init__(self, options: Config) -> None:
+    def __init__(self, options: Config, known: bytes | None = None) -> None:
         self._file = options.ssl_passphrase_file
         self._fd = options.ssl_passphrase_fd
         self._key_file = options.ssl_key_file
-        self._known: bytes | None = None
+        self.known = known  # once it has been read
 
     def __call__(self) -> bytes:
         """Return the first line of file or descriptor, or what is typed at the terminal."""
-        if self._known is None:
-            self._known = self._read()
-        return self._known
+        if self.known is None:
+            self.known = self._read()
+        return self.known
 
     def _read(self) -> bytes:
         if self._file:

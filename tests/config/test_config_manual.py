@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,36 @@ from tests.conftest import required
 from perdition.config import load
 from perdition.config.manual import dump, generated, help_text, man_page
 from perdition.config.options import OPTIONS
+from perdition.ops import pages
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("path", sorted(generated()))
+FILES = {"perdition.config.manual": generated(), "perdition.ops.pages": pages.generated()}
+
+
+@pytest.mark.parametrize("path", sorted(path for files in FILES.values() for path in files))
 def test_generated_files_are_up_to_date(path: str) -> None:
-    assert (ROOT / path).read_text() == generated()[path], "run python -m perdition.config.manual"
+    (text,) = (files[path] for files in FILES.values() if path in files)
+    assert (ROOT / path).read_text() == text, "run make manual"
 
 
-def test_the_generator_writes_where_it_is_told(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "perdition.config.manual", str(tmp_path)]
-    subprocess.run(command, check=True, timeout=15)
+@pytest.mark.parametrize("module", FILES)
+def test_the_generator_writes_where_it_is_told(module: str, tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", module, str(tmp_path)], check=True, timeout=15)
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert written == set(generated())
+    assert written == set(FILES[module])
+
+
+def test_every_command_has_a_page_that_groff_likes() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    for command in scripts:
+        (page,) = (ROOT / "share/man").glob(f"man?/{command}.?")
+        done = subprocess.run(
+            [required("groff"), "-man", "-ww", "-z", page], cwd=ROOT / "share/man",
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stderr == "", page
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))

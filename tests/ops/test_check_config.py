@@ -183,6 +183,16 @@ RULES: list[tuple[str, str, str]] = [
     ("log_facility /nowhere/log", "error", "log_facility: /nowhere/log can't be written"),
     ("pid_file /nowhere/at/all/pid", "error",
      "pid_file: /nowhere/at/all is not there and can't be made"),
+    ("control_socket /nowhere/c.sock", "error",
+     "control_socket: /nowhere/c.sock: /nowhere is not there"),
+    ("control_socket /etc/passwd", "error",
+     "control_socket: /etc/passwd: there is a file of this name, and it is no socket"),
+    (f"control_socket /{'x' * 107}", "error",
+     f"control_socket: /{'x' * 107}: longer than the 107 bytes that the name of a socket may have"),
+    ("metrics_listen /nowhere/m.sock", "error",
+     "metrics_listen: /nowhere/m.sock: /nowhere is not there"),
+    ("metrics_listen 127.0.0.1:7143", "error",
+     "metrics_listen: port 7143 is what clients are to connect to"),
     ("ssl_cert_file /nowhere/c.pem", "error",
      'Error loading certificate chain file "/nowhere/c.pem" (ssl_cert_file): '
      "No such file or directory"),
@@ -262,8 +272,8 @@ def test_workers_of_root(case: Case, name: str) -> None:
     assert found == [f"warning: {case.line(name)}: {text}"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root is no ordinary user")
-def test_options_for_root_only(case: Case) -> None:
+def test_options_for_root_only(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 65_534)
     _, found = case.check("username nobody")
     text = "username has no effect where perdition is not started as root"
     assert found == [f"note: {case.line('username')}: {text}"]
@@ -279,6 +289,13 @@ def test_local_authentication_without_rules(case: Case) -> None:
     _, found = case.check("authenticate_in", f"pam_folder {case.folder}")
     text = f"there is no {case.folder}/perdition: PAM takes its rules for other"
     assert found == [f"warning: {case.line('authenticate_in')}: authenticate_in: {text}"]
+
+
+def test_one_socket_for_two_things(case: Case) -> None:
+    path = f"{case.folder}/sock"
+    _, found = case.check(f"control_socket {path}", f"metrics_listen {path}")
+    text = f"metrics_listen: {path} is the control_socket"
+    assert found == [f"error: {case.line('metrics_listen')}: {text}"]
 
 
 def test_inetd_mode(case: Case) -> None:

@@ -23,6 +23,7 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.run_dir = folder / "run"
+        self.bin = BIN
         self.ports = {"imap4": free_port(), "imaps": free_port()}
         self.flags = "--outgoing_server 127.0.0.1 --bind_address 127.0.0.1 --workers 1 -n"
         self.write(IMAP4="yes")
@@ -34,12 +35,14 @@ class Host:
         log = self.folder / "log"
         text = "".join(f"{name}={value}\n" for name, value in settings.items())
         text += f'FLAGS="{self.flags} --log_facility {log} {flags}"\n'
-        text += f"IMAP4_FLAGS='-l {self.ports['imap4']}'\n"
-        text += f"IMAP4S_FLAGS='-l {self.ports['imaps']} --ssl_mode none'\n"
+        own = {name: f"-l {port} --control_socket {self.folder}/{name}.sock"
+               for name, port in self.ports.items()}  # fmt: skip
+        text += f"IMAP4_FLAGS='{own['imap4']}'\n"
+        text += f"IMAP4S_FLAGS='{own['imaps']} --ssl_mode none'\n"
         (self.folder / "defaults").write_text(text)
 
     def command(self, *words: str) -> list[str]:
-        return [str(BIN / "perdition-service"), "--defaults", str(self.folder / "defaults"),
+        return [str(self.bin / "perdition-service"), "--defaults", str(self.folder / "defaults"),
                 "--run-dir", str(self.run_dir), *words]  # fmt: skip
 
     def __call__(self, *words: str) -> tuple[int, str]:
@@ -289,3 +292,102 @@ def test_run_with_nothing_to_do_is_content(host: Host) -> None:
     with Run(host) as run:
         assert "no daemon is chosen" in run.hears("READY=1")
         assert run.process.wait(10) == 0
+
+
+# -- stop and upgrade from elsewhere --------------------------------------------------------
+
+
+def ctl(host: Host, *words: str) -> str:
+    """What perditionctl says to the daemons of a host."""
+    sockets = [f"--socket={host.folder}/{name}.sock" for name in host.ports]
+    done = subprocess.run(
+        [BIN / "perditionctl", *sockets, *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_run_starts_nothing_again_that_perditionctl_has_stopped(host: Host) -> None:
+    host.write(IMAP4="yes", IMAP4S="yes")
+    with Run(host) as run:
+        run.hears("READY=1")
+        ctl(host, "--daemon=imap4", "stop")
+        assert "perdition.imap4 down, perdition.imaps up" in run.hears("STATUS=perdition.imap4 d")
+        wait_for(lambda: not listens(host.ports["imap4"]), "it listens still")
+        ctl(host, "stop")
+        assert run.process.wait(10) == 0  # so systemd's Restart=on-failure starts nothing either
+
+
+class Installed:
+    """Programs of a host in a folder of their own, and what each says when it begins."""
+
+    def __init__(self, host: Host) -> None:
+        self.folder = host.folder / "bin"
+        self.said = host.folder / "said"
+        self.folder.mkdir()
+        host.bin = self.folder
+        self.install("first")
+
+    def install(self, version: str, code: str = "") -> None:
+        for name, module in (("perdition-service", "ops.service"), ("perdition.imap4", "cli"),
+                             ("perdition.imaps", "cli")):  # fmt: skip
+            fresh = self.folder / "fresh"
+            fresh.write_text(
+                f"#!{sys.executable}\nimport sys\n{code if name == 'perdition-service' else ''}\n"
+                f"if '--help' not in sys.argv:\n    open({str(self.said)!r}, 'a')"
+                f".write('{version} {name}\\n')\n"
+                f"from perdition.{module} import main\nmain()\n"
+            )
+            fresh.chmod(0o755)
+            fresh.rename(self.folder / name)
+
+    def begun(self, version: str, name: str) -> int:
+        return self.said.read_text().splitlines().count(f"{version} {name}")
+
+
+def test_an_upgrade_is_one_of_the_supervisor_too(host: Host) -> None:
+    installed = Installed(host)
+    host.write(IMAP4="yes", IMAP4S="yes")
+    with Run(host) as run:
+        run.hears("READY=1")
+        daemons = [host.pid("imap4"), host.pid("imaps")]
+        with socket.create_connection(("127.0.0.1", host.ports["imap4"])) as client:
+            client.settimeout(10)
+            assert client.recv(1000).startswith(b"* OK")
+            installed.install("second")
+            assert ctl(host, "upgrade").count("sessions go on") == 2
+            wait_for(lambda: installed.begun("second", "perdition-service"), "it is the old one")
+            run.hears("STATUS=perdition.imap4 up, perdition.imaps up")
+            assert [host.pid("imap4"), host.pid("imaps")] == daemons
+            client.sendall(b"a NOOP\r\n")
+            assert client.recv(1000).startswith(b"a OK")
+        os.kill(daemons[0], signal.SIGKILL)  # it is still looked after
+        wait_for(lambda: (host.run_dir / "perdition.imap4.pid").exists()
+                 and host.pid("imap4") != daemons[0], "no other daemon")  # fmt: skip
+        wait_for(lambda: listens(host.ports["imap4"]), "it does not listen")
+        run.process.terminate()
+        assert run.process.wait(10) == 0
+    assert not listens(host.ports["imaps"])
+
+
+def test_a_supervisor_that_is_no_good_is_not_run(host: Host) -> None:
+    installed = Installed(host)
+    with Run(host) as run:
+        run.hears("READY=1")
+        installed.install("second", "raise SystemExit('broken')")
+        assert "sessions go on" in ctl(host, "--daemon=imap4", "upgrade")
+        assert run.process.stderr is not None
+        wait_for(lambda: installed.begun("second", "perdition.imap4"), "no upgrade")
+        while b"going on as we are" not in run.process.stderr.readline():
+            pass
+        host.bin = BIN
+        assert host("status")[0] == 0
+        run.process.terminate()
+        assert run.process.wait(10) == 0
+
+
+def test_a_daemon_of_the_launcher_is_upgraded_where_it_is(host: Host) -> None:
+    assert host("start")[0] == 0
+    number = host.pid("imap4")
+    assert "sessions go on" in ctl(host, "--daemon=imap4", "upgrade")
+    assert host.pid("imap4") == number
+    assert f"running, pid {number}, listens on 127.0.0.1:{host.ports['imap4']}" in host("status")[1]

@@ -130,8 +130,16 @@ def test_a_daemon_in_the_units_sandbox(
         assert capabilities(worker) == dict.fromkeys(("Inh", "Prm", "Eff", "Bnd", "Amb"), 0)
         assert "NoNewPrivs:\t1" in status(worker)
         assert os.stat(f"/proc/{worker}/mem").st_uid == 0, "its memory is open to its user"
-        ctl = [str(BIN / "perditionctl"), f"--socket={run_dir}/control", "status"]
-        assert b"perdition.imap" in subprocess.run(ctl, capture_output=True, check=True).stdout
+        ctl = [str(BIN / "perditionctl"), f"--socket={run_dir}/control"]
+        said = subprocess.run([*ctl, "status"], capture_output=True, check=True).stdout
+        assert b"imap" in said
+        said = subprocess.run([*ctl, "upgrade"], capture_output=True, check=True).stdout
+        assert b"0 sessions go on" in said
+        wait_for(lambda: worker not in descendants(process.pid), "the old worker stays")
+        assert user(master) == (0 if started_as == "root" else 65534)
+        (worker,) = descendants(master)
+        assert user(worker) == 65534
+        assert not any(capabilities(worker).values())
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: "Reloaded" in (box / "log/log").read_text(), "no reload")
         assert greeting(port, certificates).startswith("* OK")

@@ -46,7 +46,10 @@ def test_mysql() -> None:
             cursor.execute("REPLACE INTO made.t VALUES ('ann', 'mail1.example', '7')")
     finds_ann(registry.make("mysql", f"127.0.0.1:{service.port}:made:t:perdition:{PASSWORD}"))
     status, _, said = run("mysql", *words, "--user", "nobody")
-    assert (status, said) == (255, "there is no user nobody: make it with CREATE USER first\n")
+    assert (status, said) == (
+        255,
+        "perditiondb_mysql_makedb: there is no user nobody: make it with CREATE USER first\n",
+    )
 
 
 def test_postgresql() -> None:

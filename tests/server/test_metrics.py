@@ -8,9 +8,15 @@ import re
 import signal
 import socket
 import ssl
+import subprocess
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
 from prometheus_client.openmetrics import parser
@@ -18,11 +24,12 @@ from tests.conftest import ROOT
 from tests.servers.daemon import Daemon
 from tests.servers.dovecot import Dovecot
 from tests.servers.lines import Lines
-from tests.servers.ports import free_port, wait_for
+from tests.servers.ports import end, free_port, listens, wait_for
 
 from perdition.config import load
 from perdition.errors import ConfigError
 
+RULES = "share/prometheus/perdition.rules.yml"
 USERS = {"ann": "canary-ann", "bob": "canary-bob"}
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -275,7 +282,7 @@ def test_a_socket_instead_of_a_port_and_a_reload(
         assert value(samples(text), "perdition_reloads_total", result="ok") == 1
         daemon.write(f"metrics_listen 127.0.0.1:{dovecot.port}")
         daemon.process.send_signal(signal.SIGHUP)
-        daemon.wait_for_log("^reload failed: metrics_listen: .*: Address already in use: the old")
+        daemon.wait_for_log("^reload: metrics_listen: .*: Address already in use$")
         assert path.exists()
     assert not path.exists()
 
@@ -289,19 +296,100 @@ def test_the_world_gets_no_metrics(setting: str, tmp_path: Path) -> None:
 
 # -- share/ ---------------------------------------------------------------------------------
 
+_SELECTOR = re.compile(r"\bperdition_\w+(?:\{[^}]*\})?")
 
-@pytest.mark.parametrize(
-    "name",
-    ["share/grafana/perdition.json", "share/prometheus/perdition.rules.yml", "docs/operate.md"],
-)
-def test_dashboard_and_alerts_use_metrics_that_there_are(daemon: Watched, name: str) -> None:
-    known = {sample for sample, _ in daemon.samples()}
-    known |= {sample.removesuffix("_bucket") for sample in known}
+
+def shown(name: str) -> list[str]:
+    """All expressions of a dashboard, or of rules."""
     text = (ROOT / name).read_text()
-    used = set(re.findall(r"\bperdition_\w+", text))
-    assert len(used) > 8
-    assert used <= known
     if name.endswith(".json"):
         panels = json.loads(text)["panels"]
         assert len({panel["id"] for panel in panels}) == len(panels)
-        assert all(target["expr"] for panel in panels for target in panel.get("targets", []))
+        found = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+        return [e.replace("$__rate_interval", "5m").replace("$instance", ".*") for e in found]
+    return re.findall(r"expr: (?:\|\n)?(.+\n(?: {12}.*\n)*)", text)
+
+
+class Prometheus:
+    """A Prometheus with our rules that scrapes a daemon, as the documents have it. A context."""
+
+    def __init__(self, program: str, folder: Path, port: int) -> None:
+        self.port = free_port()
+        page = (ROOT / "docs/operate.md").read_text()
+        scrapes = textwrap.dedent(
+            re.findall(r"^    scrape_configs:\n(?:    .*\n)+", page, re.MULTILINE)[0]
+        ).replace('"127.0.0.1:9143", "127.0.0.1:9144"', f'"127.0.0.1:{port}"')
+        assert f":{port}" in scrapes
+        (folder / "prometheus.yml").write_text(
+            "global:\n  scrape_interval: 1s\n  evaluation_interval: 1s\n"
+            f"rule_files: [{ROOT}/share/prometheus/perdition.rules.yml]\n{scrapes}"
+        )
+        self.process = subprocess.Popen(
+            [program, f"--config.file={folder}/prometheus.yml",
+             f"--storage.tsdb.path={folder}/tsdb",
+             f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=error"],
+        )  # fmt: skip
+
+    def __enter__(self) -> Prometheus:
+        wait_for(lambda: listens(self.port), "Prometheus does not listen")
+        wait_for(lambda: self.ask("query", query="perdition_sessions")["result"], "no scrape")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self.process)
+
+    def ask(self, what: str, **words: str) -> Any:
+        """The data of an answer."""
+        url = f"http://127.0.0.1:{self.port}/api/v1/{what}?{urlencode(words)}"
+        try:
+            with urlopen(url, timeout=10) as answer:
+                return json.load(answer)["data"]
+        except HTTPError as error:
+            if error.code == 503:
+                return {"result": []}  # it starts
+            raise AssertionError(error.read().decode()) from None
+
+
+@pytest.fixture(scope="module")
+def prometheus(daemon: Watched, folder: Path, need: Callable[[str], str]) -> Iterator[Prometheus]:
+    """A Prometheus that has scraped a daemon where somebody has logged in."""
+    daemon.log_in().__exit__()
+    with Prometheus(need("prometheus"), folder, daemon.metrics_port) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", ["share/grafana/perdition.json", RULES])
+def test_every_expression_finds_what_it_is_about(prometheus: Prometheus, name: str) -> None:
+    expressions = shown(name)
+    assert len(expressions) > 10
+    for expression in expressions:
+        prometheus.ask("query", query=expression)
+        for selector in _SELECTOR.findall(expression):
+            assert prometheus.ask("query", query=selector)["result"], selector
+
+
+def test_alerts_are_evaluated_and_none_is_pending(prometheus: Prometheus) -> None:
+    def rules() -> list[dict[str, Any]]:
+        (group,) = prometheus.ask("rules")["groups"]
+        found: list[dict[str, Any]] = group["rules"]
+        return found
+
+    wait_for(lambda: all(rule["health"] != "unknown" for rule in rules()), "not evaluated")
+    assert len(rules()) == len(shown(RULES))
+    assert {(rule["name"], rule.get("lastError")) for rule in rules() if rule["health"] != "ok"} \
+        == set()  # fmt: skip
+    assert [rule["name"] for rule in rules() if rule["state"] == "firing"] == []
+
+
+def test_the_rules_are_in_order(need: Callable[[str], str]) -> None:
+    done = subprocess.run(
+        [need("promtool"), "check", "rules", ROOT / RULES], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_documents_name_every_metric_and_no_other(daemon: Watched) -> None:
+    daemon.log_in().__exit__()
+    known = {re.sub("_(bucket|sum|count)$", "", sample) for sample, _ in daemon.samples()}
+    page = (ROOT / "docs/operate.md").read_text()
+    assert set(re.findall(r"\bperdition_\w+", page)) == known

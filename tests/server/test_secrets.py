@@ -1,4 +1,4 @@
-"""No password leaves the login: not into a log at any level, a title, or a core."""
+"""No password leaves the login: not into a log at any level, a trace, a title, or a core."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import base64
 import os
 import resource
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.servers.daemon import Daemon
+from tests.servers.daemon import BIN, Daemon
 from tests.servers.dovecot import Dovecot
 from tests.servers.lines import Lines
 from tests.servers.ports import wait_for
@@ -24,6 +25,7 @@ LEVELS = {
     "normal": (),
     "debug": ("debug", "connection_logging"),
     "json": ("debug", "connection_logging", "log_format json"),
+    "notice": (),
     "failing passwords only": ("log_passwd fail", "connection_logging"),  # without debug: none
 }
 
@@ -74,13 +76,20 @@ RUNS = [("imap4", level) for level in LEVELS] + [("pop3", "debug"), ("managesiev
 
 
 @pytest.mark.parametrize(("protocol", "level"), RUNS)
-def test_no_password_in_a_log_or_title(
+def test_no_password_in_a_log_trace_or_title(
     dovecot: Dovecot, tmp_path: Path, protocol: str, level: str
 ) -> None:
     port = {"imap4": dovecot.port, "pop3": dovecot.pop3, "managesieve": dovecot.sieve}[protocol]
     options = ("outgoing_server 127.0.0.1", f"outgoing_port {port}", "workers 1", "failure_delay 0",
                "bad_command_limit 0", "failed_login_limit 0", *LEVELS[level])  # fmt: skip
+    trace = tmp_path / "trace"
     with Daemon(tmp_path, *options, command=f"perdition.{protocol}") as daemon:
+        ctl = [str(BIN / "perditionctl"), f"--socket={daemon.control}"]
+        subprocess.run(
+            [*ctl, "trace", "ann", "--file", str(trace)], check=True, capture_output=True
+        )
+        if level == "notice":
+            subprocess.run([*ctl, "log-level", level], check=True, capture_output=True)
         for word in (WRONG, SECRET):
             for text in DIALOGUES[protocol](word):
                 with Lines.to(daemon.port) as client:
@@ -92,9 +101,10 @@ def test_no_password_in_a_log_or_title(
         assert titles[0].startswith(f"perdition.{protocol}: worker 1".encode())
         daemon.process.terminate()
         assert daemon.process.wait(10) == 0
-        said = daemon.log.read_bytes() + b"".join(titles)
+        said = daemon.log.read_bytes() + b"".join(titles) + trace.read_bytes()
         assert daemon.process.stdout is not None
         said += daemon.process.stdout.read()
+    assert b"-- login of ['ann']" in trace.read_bytes()
     if level != "quiet":
         assert b"Auth: " in said, "the logins have come as far as a verdict"
         assert b'status="ok"' in said or b'status=\\"ok\\"' in said

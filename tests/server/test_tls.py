@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.servers.daemon import BIN, Daemon
+from tests.servers.daemon import Daemon
 from tests.servers.lines import Lines
 from tests.servers.ports import listens
 
@@ -152,7 +152,7 @@ def test_a_key_with_a_passphrase_in_a_file(
 def refusal(daemon: Daemon, *words: str, descriptors: tuple[int, ...] = ()) -> str:
     """Start a daemon that must not come up; return what it says on stderr."""
     done = subprocess.run(
-        [BIN / daemon.command, "--config_file", daemon.config, *words], stdin=subprocess.DEVNULL,
+        [daemon.program, "--config_file", daemon.config, *words], stdin=subprocess.DEVNULL,
         capture_output=True, text=True, check=False, timeout=10, pass_fds=descriptors,
     )  # fmt: skip
     assert done.returncode == 255

@@ -31,7 +31,7 @@ class Daemon:
         self.wrapper: tuple[str, ...] = ()  # a command in front of the daemon's
         self.descriptors: tuple[int, ...] = ()  # that the daemon inherits
         self.folder = folder
-        self.command = command
+        self.program = BIN / command
         self.port = free_port()
         self.config = folder / "perdition.conf"
         self.log = folder / "log"
@@ -60,7 +60,7 @@ class Daemon:
         self._notify.bind("")  # the kernel finds a name
         name = "@" + self._notify.getsockname()[1:].decode("ascii")
         self.process = subprocess.Popen(
-            [*self.wrapper, *limit, BIN / self.command, "--config_file", self.config],
+            [*self.wrapper, *limit, self.program, "--config_file", self.config],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             env={**os.environ, "NOTIFY_SOCKET": name}, pass_fds=self.descriptors,
         )  # fmt: skip

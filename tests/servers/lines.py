@@ -46,6 +46,10 @@ class Lines:
             lines.append(self.hear())
         return lines
 
+    def read(self, count: int) -> bytes:
+        """Return so many bytes, or what there is to the end of the stream."""
+        return self._reader.read(count)
+
     def rest(self) -> bytes:
         """Return all there is to the end of the stream."""
         return self._reader.read()

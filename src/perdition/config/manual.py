@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from perdition import __version__
 from perdition.config.fields import Option
@@ -93,7 +93,8 @@ def _wrapped(text: str, indent: str) -> list[str]:
     )
 
 
-def _roff(text: str) -> str:
+def roff(text: str) -> str:
+    """Text that means itself in a manual page."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     return "\n".join(
         f"\\&{line}" if line.startswith((".", "'")) else line for line in text.split("\n")
@@ -103,35 +104,35 @@ def _roff(text: str) -> str:
 def man_page() -> str:
     """perdition(8)."""
     parts = [f'.TH PERDITION 8 "" "perdition {__version__}" "System administration"']
-    parts += [".SH NAME", _roff(f"perdition - {_TITLE}"), ".SH SYNOPSIS"]
+    parts += [".SH NAME", roff(f"perdition - {_TITLE}"), ".SH SYNOPSIS"]
     for command in ("perdition", *COMMANDS):
-        parts += [f".B {_roff(command)}", "[options]", ".br"]
-    parts += [".SH DESCRIPTION", _roff(_DESCRIPTION), "", *_command_table()]
+        parts += [f".B {roff(command)}", "[options]", ".br"]
+    parts += [".SH DESCRIPTION", roff(_DESCRIPTION), "", *_command_table()]
     for heading, options in SECTIONS.items():
         parts.append(f".SH {heading.upper()}")
         for option in options:
-            parts += [".TP", f".B {_roff(_names(option))}", _roff(_said(option))]
+            parts += [".TP", f".B {roff(_names(option))}", roff(_said(option))]
             if not option.is_flag:
-                parts += [".br", _roff(f"Default: {_default(option)}")]
+                parts += [".br", roff(f"Default: {_default(option)}")]
     for heading, text in _CHAPTERS.items():
-        parts += [f".SH {heading}", *_roff_blocks(text)]
+        parts += [f".SH {heading}", *roff_blocks(text)]
     return "\n".join(parts) + "\n"
 
 
-def _roff_blocks(text: str) -> Iterator[str]:
+def roff_blocks(text: str) -> Iterator[str]:
     """Paragraphs; those that are indented stand as they are."""
     for block in textwrap.dedent(text).strip("\n").split("\n\n"):
         if block.startswith("    "):
-            yield f".PP\n.nf\n{_roff(block)}\n.fi"
+            yield f".PP\n.nf\n{roff(block)}\n.fi"
         else:
-            yield f".PP\n{_roff(block)}"
+            yield f".PP\n{roff(block)}"
 
 
 def _command_table() -> Iterator[str]:
     commands = {"any other": DEFAULT_PROTOCOL} | COMMANDS
     for command, name in sorted(commands.items(), key=lambda item: item[1]):
         row = PROTOCOLS[name]
-        yield f".TP\n.B {_roff(command)}\n{row.name}, port {row.service} ({row.port})"
+        yield f".TP\n.B {roff(command)}\n{row.name}, port {row.service} ({row.port})"
 
 
 _DESCRIPTION = """\
@@ -184,7 +185,7 @@ check_config 0 when there is no error, or with strict no warning either, else 1.
 /etc/perdition/perdition.conf, /etc/default/perdition, /etc/pam.d/perdition
 """,
     "SEE ALSO": """
-ciphers(1), services(5), syslog(3)
+perditionctl(1), perdition-service(8), makegdbm(1), makebdb(1), ciphers(1), services(5), syslog(3)
 """,
 }
 
@@ -258,8 +259,13 @@ def generated() -> dict[str, str]:
 
 def main() -> None:
     """Write the generated files below the folder given, or the current one."""
+    write(generated())
+
+
+def write(files: Mapping[str, str]) -> None:
+    """Write files below the folder that is the command's only word, or the current one."""
     root = sys.argv[1] if len(sys.argv) > 1 else "."
-    for path, text in generated().items():
+    for path, text in files.items():
         target = os.path.join(root, path)
         os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target, "w", encoding="utf-8") as file:

@@ -18,12 +18,14 @@ from typing import NamedTuple
 from perdition.ops.control_calls import Answer, ask, find
 from perdition.ops.control_views import (
     show_done,
+    show_drained,
     show_flushed,
     show_kicked,
     show_servers,
     show_status,
     show_stopping,
     show_trace,
+    show_upgraded,
     show_who,
 )
 from perdition.ops.tables import plain
@@ -32,6 +34,7 @@ from perdition.places import RUN_FOLDER
 OK, FAILED, NOT_RUNNING = 0, 1, 3  # argparse adds 2 for words it does not know
 SECONDS = 5.0  # until a daemon must have answered
 RELOAD_SECONDS = 60.0
+UPGRADE_SECONDS = 120.0
 LEVELS = ("error", "notice", "info", "debug")
 
 
@@ -60,12 +63,12 @@ VERBS: dict[str, Verb] = {
     "who": Verb(
         "Show the sessions; all, or those of one user, client's address or session id.",
         show_who,
-        (Word("match", "user, address or session id", ""),),
+        (Word("match", "whose; none: all", ""),),
     ),
     "kick": Verb(
         "End the sessions of one user or client's address, or one session.",
         show_kicked,
-        (Word("match", "user, address or session id"),),
+        (Word("match", "whose"),),
     ),
     "servers": Verb(
         "Show the servers: up or down, how quickly they answer logins, their sessions.",
@@ -74,7 +77,7 @@ VERBS: dict[str, Verb] = {
     "drain": Verb(
         "Send no new sessions to a server; those that it has go on. A reload keeps it so, a "
         "restart does not.",
-        show_done,
+        show_drained,
         (_SERVER,),
     ),
     "undrain": Verb("Send new sessions to a drained server again.", show_done, (_SERVER,)),
@@ -99,9 +102,15 @@ VERBS: dict[str, Verb] = {
         show_done,
         seconds=RELOAD_SECONDS,
     ),
+    "upgrade": Verb(
+        "Have the running daemons become the version that is installed now. Sessions live on, no "
+        "client is refused; a version that does not come up changes nothing.",
+        show_upgraded,
+        seconds=UPGRADE_SECONDS,
+    ),
     "stop": Verb(
-        "Stop the daemons: no new clients, sessions may end within shutdown_timeout. A service "
-        "manager may start them again; stop that instead.",
+        "Stop the daemons: no new clients, sessions may end within shutdown_timeout. Our units do "
+        "not start them again; another service manager may.",
         show_stopping,
     ),
 }
@@ -118,10 +127,16 @@ def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     for each, default in ((top, False), (common, argparse.SUPPRESS)):
         each.add_argument(
-            "--json", action="store_true", default=default, help="one JSON object, for programs"
+            "--json",
+            action="store_true",
+            default=default,
+            help="one JSON object instead of tables, for programs",
         )
     top.add_argument(
-        "--run-dir", metavar="DIR", default=RUN_FOLDER, help="of sockets, instead of %(default)s"
+        "--run-dir",
+        metavar="DIR",
+        default=RUN_FOLDER,
+        help="folder of the control sockets (default: %(default)s)",
     )
     top.add_argument(
         "--socket", metavar="FILE", action="append", default=[],
@@ -133,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     top.add_argument(
         "--wait", metavar="SECONDS", type=float, default=None,
-        help=f"for answers (default: {SECONDS:g}; longer for a reload)",
+        help=f"how long to wait for answers (default: {SECONDS:g}; longer for reload and upgrade)",
     )  # fmt: skip
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
@@ -156,7 +171,10 @@ def _add_trace_options(words: argparse.ArgumentParser) -> None:
         "--file", default="", help="a new file; default: perdition-USER-TIME.trace right here"
     )
     words.add_argument(
-        "--seconds", type=int, default=600, help="trace sessions that begin within (%(default)s)"
+        "--seconds",
+        type=int,
+        default=600,
+        help="trace sessions that begin within that time (default: %(default)s)",
     )
     words.add_argument("--stop", action="store_true", help="trace the user no more")
 

@@ -21,7 +21,7 @@ def _print(heads: Sequence[str], rows: Sequence[Sequence[object]], answers: Answ
     """Print a table; the column of daemons is left out where there is one daemon only."""
     if len(answers) < 2:
         heads, rows = heads[1:], [row[1:] for row in rows]
-    print("\n".join(table(heads, rows, width_of_terminal())))
+    print("\n".join(table(heads, rows, width_of_terminal(), "ID")))
 
 
 def _rows(answers: Answers) -> Iterator[tuple[str, Row]]:
@@ -38,8 +38,8 @@ def show_status(answers: Answers, _: argparse.Namespace) -> bool:
         s = answer.status
         current = [worker for worker in s["workers"] if not worker["old"]]
         cells.append(
-            (answer.name, answer.pid, span(s["seconds"]), s["sessions"], s["limit"] or None,
-             s["connections"], s["refused"], len(current), s["listens"])
+            (answer.name.removeprefix("perdition."), answer.pid, span(s["seconds"]), s["sessions"],
+             s["limit"] or None, s["connections"], s["refused"], len(current), s["listens"])
         )  # fmt: skip
     print("\n".join(table(heads, cells, width_of_terminal())))
     for answer in answers:
@@ -54,11 +54,11 @@ def _remarks(s: Row) -> Iterator[str]:
     old = [worker for worker in s["workers"] if worker["old"]]
     if old:
         sessions = sum(worker["sessions"] for worker in old)
-        yield f"{len(old)} workers of an old configuration serve {sessions} sessions to their end"
+        yield f"old workers: {len(old)}, with {sessions} sessions that go on to their end"
     if s["drained"]:
         yield f"drained: {', '.join(s['drained'])}"
     if s["restarts"]:
-        yield f"{s['restarts']} workers died and were replaced"
+        yield f"workers that died and were replaced: {s['restarts']}"
     for problem in s["reload_problems"]:
         yield f"the last reload failed: {problem}"
 
@@ -132,6 +132,17 @@ def show_done(answers: Answers, _: argparse.Namespace) -> bool:
     return True
 
 
+def show_drained(answers: Answers, words: argparse.Namespace) -> bool:
+    """What is still there, or that nothing ever was: then it may be another spelling."""
+    for answer in answers:
+        sessions = sum(row.get("sessions", 0) for row in answer.rows)
+        text = f"{answer.name}: drained; {sessions} sessions go on"
+        if not any(row.get("known", True) for row in answer.rows):
+            text = f"{answer.name}: drained; no login has gone to {plain(words.server)} so far"
+        print(text)
+    return True
+
+
 def show_flushed(answers: Answers, _: argparse.Namespace) -> bool:
     """How many answers were forgotten."""
     for answer in answers:
@@ -144,6 +155,15 @@ def show_stopping(answers: Answers, _: argparse.Namespace) -> bool:
     """A line for each daemon."""
     for answer in answers:
         print(f"{answer.name}: stopping")
+    return True
+
+
+def show_upgraded(answers: Answers, _: argparse.Namespace) -> bool:
+    """What each daemon was and is."""
+    for answer in answers:
+        for row in answer.rows:
+            versions = f"{row['before']} -> {row['version']}"
+            print(f"{answer.name}: {versions}, {row['sessions']} sessions go on")
     return True
 
 

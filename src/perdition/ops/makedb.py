@@ -7,6 +7,7 @@ without its end counts. Source: section 7 of the description of 2.2.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -51,26 +52,29 @@ def _main(module: str, *, empty_values: bool) -> None:
     sys.exit(run(Format(name, driver.write, driver.entries, empty_values), sys.argv[1:]))
 
 
+def parser(name: str) -> argparse.ArgumentParser:
+    """The words of one command."""
+    top = argparse.ArgumentParser(
+        prog=name, allow_abbrev=False,
+        description="Make a popmap's file of the KEY:VALUE lines on standard input.",
+    )  # fmt: skip
+    top.add_argument("-u", "--undo", action="store_true", help="print the lines of a file instead")
+    top.add_argument("file", help="the map's file, which is made or replaced")
+    return top
+
+
 def run(kind: Format, words: list[str]) -> int:
     """Carry out the command line `words`; return the exit status."""
-    usage = (
-        f"{kind.name}: make a popmap's file from KEY:VALUE lines on standard input\n"
-        f"Usage: {kind.name} FILE < LINES\n       {kind.name} -u FILE   (print a file's lines)\n"
-    )
-    if words in (["-h"], ["--help"]):
-        print(usage, end="")
-        return 0
-    show = bool(words) and words[0] in ("-u", "--undo")
-    files = words[1:] if show else words
-    if len(files) != 1 or files[0].startswith("-"):
-        print(usage, end="", file=sys.stderr)
-        return FAILED
     try:
-        if show:
-            for key, value in kind.read(files[0]):
+        options = parser(kind.name).parse_args(words)
+    except SystemExit as end:
+        return FAILED if end.code else 0  # 2.2's status
+    try:
+        if options.undo:
+            for key, value in kind.read(options.file):
                 sys.stdout.buffer.write(b"%s:%s\n" % (key, value))
         else:
-            _make(kind, files[0], sys.stdin.buffer)
+            _make(kind, options.file, sys.stdin.buffer)
     except (MapError, OSError) as error:
         print(f"{kind.name}: {error}", file=sys.stderr)
         return FAILED

@@ -18,6 +18,7 @@ from perdition.errors import MapError
 
 FAILED = 255
 PASSWORD = "PERDITION_ADMIN_PASSWORD"
+KINDS = ("mysql", "postgresql", "odbc", "ldap")
 
 _TABLE = """\
 CREATE TABLE IF NOT EXISTS {table} (
@@ -48,29 +49,34 @@ def main_ldap() -> None:
 
 
 def _run(kind: str, make: Callable[[argparse.Namespace], None], words: list[str]) -> int:
-    options = _parser(kind).parse_args(words)
+    options = parser(kind).parse_args(words)
+
+    def complain(text: str) -> None:
+        print(f"perditiondb_{kind}_makedb: {text}", file=sys.stderr)
+
     names = (options.database, options.table, options.user)
     if not all(re.fullmatch(r"[\w$]+", name) for name in names):
-        print(f"not a plain name among {', '.join(names)}", file=sys.stderr)
+        complain(f"letters, digits, _ and $ make a name, not all of {', '.join(names)}")
         return FAILED
     try:
         make(options)
     except ImportError as error:
-        print(f"the driver is missing: {error}", file=sys.stderr)
+        complain(f"the driver is missing: {error}")
         return FAILED
     except MapError as error:
-        print(error, file=sys.stderr)
+        complain(str(error))
         return FAILED
     return 0
 
 
-def _parser(kind: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser(kind: str) -> argparse.ArgumentParser:
+    """The words of one command."""
+    top = argparse.ArgumentParser(
         prog=f"perditiondb_{kind}_makedb", allow_abbrev=False,
         description=f"Make an empty popmap for map_library {kind}. What exists stays.",
         epilog=f"The administrator's password is taken from the environment: {PASSWORD}.",
     )  # fmt: skip
-    add = parser.add_argument
+    add = top.add_argument
     add("--print", action="store_true", dest="show", help="show what would be done, and stop")
     add("--host", default="localhost", help="server, or the folder of its socket from /")
     add("--port", type=int, default=0, help="port of the server; 0: the usual one")
@@ -80,7 +86,7 @@ def _parser(kind: str) -> argparse.ArgumentParser:
     add("--table", default="tblPerdition", help="name of the table")
     add("--user", default="perdition", help="user who may read it")
     add("--base", default="ou=mailbox,dc=nodomain", help="LDAP: name of the entry above the users")
-    return parser
+    return top
 
 
 def _mysql(options: argparse.Namespace) -> None:

@@ -60,7 +60,7 @@ def find(command: str, pid_file: str) -> Running | None:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
-    if _title(pid) != f"{command}: daemon".encode():
+    if not _is_daemon(pid, command):
         os.close(pidfd)
         return None
     return Running(pid, pidfd)
@@ -75,12 +75,16 @@ def _number(pid_file: str) -> int:
     return int(text) if text.isdigit() and int(text) < 2**31 else 0
 
 
-def _title(pid: int) -> bytes:
+def _is_daemon(pid: int, command: str) -> bool:
+    """Whether a process has the daemon's title, or is its program: it is being upgraded."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read(4096).split(b"\0")[0].rstrip()
+            words = file.read(4096).split(b"\0")
     except OSError:
-        return b""  # it has just ended
+        return False  # it has just ended
+    if words[0].rstrip() == f"{command}: daemon".encode():
+        return True
+    return command.encode() in [os.path.basename(word) for word in words[:2]]
 
 
 def listening(pid: int) -> list[str] | None:

@@ -21,7 +21,7 @@ from perdition.errors import ConfigError, StartError
 from perdition.notify import notify
 from perdition.ops.defaults import DAEMONS, MASTER, PATH, Defaults, read_defaults
 from perdition.ops.processes import Running, find, listening
-from perdition.ops.supervise import supervise
+from perdition.ops.supervise import go_on, supervise
 from perdition.places import RUN_FOLDER
 from perdition.protocols import COMMANDS
 
@@ -112,6 +112,8 @@ class Service:
 
     def run(self) -> int:
         """Run the daemons that the file chooses in the foreground, for a service manager."""
+        if (status := go_on()) is not None:
+            return status
         defaults = self._defaults()
         chosen = self._chosen(defaults)
         if not chosen:
@@ -293,8 +295,9 @@ _VERBS: dict[str, Callable[[Service], int]] = {
 }
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command's words."""
+    top = argparse.ArgumentParser(
         prog="perdition-service",
         description="Start, stop, reload, check, report or supervise the daemons that "
         f"{PATH} chooses.",
@@ -302,24 +305,34 @@ def _parser() -> argparse.ArgumentParser:
         "6 the file is at fault, 7 reload: not running.",
         allow_abbrev=False,
     )
-    parser.add_argument("--defaults", metavar="FILE", default=PATH, help="instead of %(default)s")
-    parser.add_argument(
-        "--run-dir", metavar="DIR", default=RUN_FOLDER, help="for pid files, instead of %(default)s"
+    top.add_argument(
+        "--defaults",
+        metavar="FILE",
+        default=PATH,
+        help="the file that chooses daemons (default: %(default)s)",
     )
-    parser.add_argument(
+    top.add_argument(
+        "--run-dir",
+        metavar="DIR",
+        default=RUN_FOLDER,
+        help="folder of the pid files (default: %(default)s)",
+    )
+    top.add_argument(
         "--wait", metavar="SECONDS", type=float, default=STOP_PATIENCE,
-        help="kill what has not stopped after this long (default: %(default)g)",
+        help="stop, restart: kill what has not ended by then (default: %(default)g)",
     )  # fmt: skip
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in _VERBS.items():
         words = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
-        words.add_argument("protocol", nargs="?", type=_protocol, help="only this one")
-    return parser
+        words.add_argument(
+            "protocol", nargs="?", type=_protocol, help="only this daemon, such as imap4s"
+        )
+    return top
 
 
 def main(argv: Iterable[str] | None = None) -> None:
     """The console command."""
-    words = _parser().parse_args(None if argv is None else list(argv))
+    words = parser().parse_args(None if argv is None else list(argv))
     protocols = (words.protocol,) if words.protocol else tuple(DAEMONS)
     service = Service(words.defaults, words.run_dir, protocols, words.wait)
     try:

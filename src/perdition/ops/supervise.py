@@ -2,12 +2,15 @@
 
 Each daemon is told by sd_notify(3) to a socket of ours that it is up; when all are, we say so to
 whoever asked us. Signals are passed on, a daemon that dies is started again, one that ends of its
-own accord is not. Nothing is read from the network.
+own accord is not. Nothing is read from the network. Once a daemon has been upgraded we execute the
+installed program in our place, too: the daemons stay its children.
 Invariant: no daemon outlives `supervise`, unless it is killed.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import select
 import signal
 import socket
@@ -17,14 +20,50 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from perdition.notify import notify, notify_reloading
+from perdition.notify import UPGRADED, notify, notify_reloading
 
 PAUSE = 1.0  # seconds before a daemon that died is started again; doubled while it does not come up
 LONGEST_PAUSE = 30.0
 
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_SIGNALS = (*_ENDS, signal.SIGHUP, signal.SIGCHLD)
+_HANDOVER = "PERDITION_SUPERVISOR"  # in the environment: what a successor has to know, as JSON
+_FORMAT = 1  # of that
+_TRIAL = 20.0  # seconds that the program may take to say its help
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7)
+
+
+class _Process(Protocol):
+    """A child, as subprocess.Popen has it."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def send_signal(self, number: int) -> None: ...
+
+
+class _Inherited:
+    """A child of the program that ran here before."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                self._code = -1
+            else:
+                self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +72,7 @@ class _Ward:
 
     command: str
     words: Sequence[str]
-    process: subprocess.Popen[bytes] | None = None
+    process: _Process | None = None
     ready: bool = False
     outdated: bool = False  # it began with a configuration that has changed since
     pause: float = PAUSE
@@ -45,20 +84,39 @@ def supervise(daemons: Mapping[str, Sequence[str]], environment: Mapping[str, st
 
     Returns 0, or 1 when one of them could not start; then the others are stopped.
     """
-    return _Supervisor(daemons, environment).run()
+    wards = [_Ward(command, words) for command, words in daemons.items()]
+    ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ears.bind("")  # the kernel finds an abstract name, as in unix(7)
+    return _Supervisor(wards, environment, ears).run()
+
+
+def go_on() -> int | None:
+    """Go on with the daemons of the program that ran here before us; None if there was none."""
+    text = os.environ.pop(_HANDOVER, "")
+    if not text:
+        return None
+    state = json.loads(text)
+    wards = []
+    for command, words, pid, ready in state["wards"]:
+        wards.append(_Ward(command, words, _Inherited(pid) if pid else None, ready))
+    supervisor = _Supervisor(wards, state["environment"], socket.socket(fileno=state["ears"]))
+    supervisor.up = True
+    return supervisor.run()
 
 
 class _Supervisor:
     def __init__(
-        self, daemons: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+        self, wards: list[_Ward], environment: Mapping[str, str], ears: socket.socket
     ) -> None:
-        self._wards = [_Ward(command, words) for command, words in daemons.items()]
-        self._ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._wards = wards
+        self._ears = ears
+        self._ears.setblocking(False)
+        self._ears.set_inheritable(False)
         self._ears.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._ears.bind("")  # the kernel finds an abstract name, as in unix(7)
         name = self._ears.getsockname()[1:].decode("ascii")
         self._environment = {**environment, "NOTIFY_SOCKET": f"@{name}"}
-        self._up = False  # all have been ready once
+        self.up = False  # all have been ready once
+        self._outdated = False  # a daemon is of a newer version than we are
         self._stopping = False
         self._reloading: set[str] = set()  # commands that have not said READY since
         self._status = 0
@@ -69,8 +127,9 @@ class _Supervisor:
             wake.setblocking(False)
             wakes.setblocking(False)
             signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
-            for number in (*_ENDS, signal.SIGHUP, signal.SIGCHLD):
+            for number in _SIGNALS:
                 signal.signal(number, lambda *_: None)  # the number comes through the descriptor
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # a predecessor has blocked them
             poll = select.poll()
             poll.register(wake, select.POLLIN)
             poll.register(self._ears, select.POLLIN)
@@ -80,6 +139,8 @@ class _Supervisor:
                 self._hear()
                 self._obey(wake)
                 self._bury()
+                if self._outdated:
+                    self._become_the_next(wake)
             signal.set_wakeup_fd(-1)
         return self._status
 
@@ -115,18 +176,19 @@ class _Supervisor:
                 for ward in self._wards:
                     if ward.process is not None and ward.process.pid in pids:
                         self._is_ready(ward)
+                        self._outdated |= UPGRADED.encode() in data.split(b"\n")
 
     def _is_ready(self, ward: _Ward) -> None:
         ward.ready = True
         ward.pause = PAUSE
         self._reloading.discard(ward.command)
-        self._up = self._up or all(other.ready for other in self._wards)
+        self.up = self.up or all(other.ready for other in self._wards)
         self._report()
         if ward.outdated and not self._stopping:
             self._have_reloaded([ward])
 
     def _report(self) -> None:
-        if self._stopping or not self._up:
+        if self._stopping or not self.up:
             return
         states = [f"{w.command} {'up' if w.ready else 'down'}" for w in self._wards]
         ready = () if self._reloading else ("READY=1",)
@@ -170,6 +232,38 @@ class _Supervisor:
             if ward.process is not None:
                 ward.process.send_signal(signal.SIGHUP)
 
+    # -- upgrade ----------------------------------------------------------------------------
+
+    def _become_the_next(self, wake: socket.socket) -> None:
+        """Execute the installed program in our place, if it is any good."""
+        self._outdated = False
+        # From here on a signal waits for our successor; of those before we take care.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._obey(wake)
+        try:
+            if self._stopping or self._reloading or not all(ward.ready for ward in self._wards):
+                return  # what is under way is worth more; there will be another upgrade
+            subprocess.run(
+                [sys.argv[0], "--help"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                timeout=_TRIAL, check=True,
+            )  # fmt: skip
+            self._ears.set_inheritable(True)
+            state = {
+                "format": _FORMAT,
+                "ears": self._ears.fileno(),
+                "environment": self._environment,
+                "wards": [
+                    (w.command, list(w.words), w.process.pid if w.process else 0, w.ready)
+                    for w in self._wards
+                ],
+            }
+            os.execve(sys.argv[0], sys.argv, {**os.environ, _HANDOVER: json.dumps(state)})
+        except (OSError, subprocess.SubprocessError) as error:
+            _say(f"the installed version is no good: {error}; going on as we are")
+        finally:
+            self._ears.set_inheritable(False)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
     # -- what ends --------------------------------------------------------------------------
 
     def _bury(self) -> None:
@@ -184,7 +278,7 @@ class _Supervisor:
         self._reloading.discard(ward.command)
         if self._stopping:
             return
-        if not self._up:
+        if not self.up:
             _say(f"{ward.command} could not start: {how}")
             self._status = 1
             self._stop()

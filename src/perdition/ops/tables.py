@@ -25,13 +25,19 @@ def width_of_terminal() -> int | None:
         return None
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]], width: int | None) -> list[str]:
-    """Render rows below their heads; numbers are set to the right, columns never touch."""
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[object]], width: int | None, whole: str = ""
+) -> list[str]:
+    """Render rows below their heads; numbers are set to the right, columns never touch.
+
+    The column `whole` is never cut: it holds what is typed again.
+    """
     texts = [[plain(cell) for cell in row] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(heads, *texts, strict=True)]
     while width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
-        if max(widths) > _LEAST:
-            widths[widths.index(max(widths))] -= 1
+        cut = [0 if head == whole else width for head, width in zip(heads, widths, strict=False)]
+        if max(cut) > _LEAST:
+            widths[cut.index(max(cut))] -= 1
         elif len(widths) > 1:
             widths.pop()
         else:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from perdition.route import Server
-from perdition.session.health import row_of_server
+from perdition.session.health import is_meant, row_of_server
 from perdition.session.login import Session
 from perdition.session.poller import Poller
 from perdition.session.service import Service
@@ -66,7 +66,8 @@ class Answers:
         question, self.fds = self._waiting.popleft()
         self._id, _, body = question.partition(b" ")
         words = json.loads(body)
-        self._under_way = VERBS[words.pop("verb")](self, words)
+        # The master may be of a newer version, which asks what we know nothing of.
+        self._under_way = VERBS.get(words.pop("verb"), Answers._ping)(self, words)
         return True
 
     def _go_on(self) -> None:
@@ -166,8 +167,13 @@ class Answers:
             yield {**row_of_server(server), "sessions": count}
 
     def _drained(self, words: dict[str, Any]) -> Iterator[Row | None]:
-        self.service.health.drained = frozenset(Server(*each) for each in words["servers"])
-        yield None
+        health, server = self.service.health, Server(*words["server"])
+        health.drained = frozenset(Server(*each) for each in words["servers"])
+        there = 0
+        for session in list(self.sessions):
+            there += session.at is not None and is_meant(server, session.at)
+            yield None
+        yield {"known": health.knows(server), "sessions": there}
 
     def _flush(self, words: dict[str, Any]) -> Iterator[Row | None]:
         yield {"flushed": self.service.routing.flush(words["user"].encode())}

@@ -29,7 +29,7 @@ class Caller:
         asked: Callable[[Caller, bytes], None], gone: Callable[[Caller], None],
     ) -> None:  # fmt: skip
         self._ears = ears
-        self._sock = sock
+        self.sock = sock
         self._end = end
         self._asked = asked
         self._gone = gone
@@ -44,7 +44,7 @@ class Caller:
 
     def _readable(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, REQUEST, _FDS)
+            data, fds, _, _ = socket.recv_fds(self.sock, REQUEST, _FDS)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -55,7 +55,7 @@ class Caller:
         if not data or len(self._request) > REQUEST or len(self.fds) > _FDS:
             self.close()
         elif found:
-            self._ears.forget(self._sock)
+            self._ears.forget(self.sock)
             self.due = float("inf")  # what is asked has a deadline of its own
             self._asked(self, request)
 
@@ -76,7 +76,7 @@ class Caller:
         try:
             sent = 0
             while sent < len(data):
-                sent += self._sock.send(data[sent : sent + _CHUNK])
+                sent += self.sock.send(data[sent : sent + _CHUNK])
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
@@ -88,16 +88,16 @@ class Caller:
         self._waiting, self._bytes = ([rest] if rest else []), len(rest)
         if rest:
             self.due = min(self.due, time.monotonic() + PATIENCE)
-            self._ears.watch(self._sock, self._send, write=True)
+            self._ears.watch(self.sock, self._send, write=True)
         elif self._last:
             self.close()
         else:
-            self._ears.forget(self._sock)
+            self._ears.forget(self.sock)
             self.due = float("inf")
 
     def leave(self) -> None:
         """In a child: let go of what the master goes on with."""
-        self._sock.close()
+        self.sock.close()
         for fd in self.fds:
             os.close(fd)
 
@@ -106,8 +106,8 @@ class Caller:
         if self.closed:
             return
         self.closed = True
-        self._ears.forget(self._sock)
-        self._sock.close()
+        self._ears.forget(self.sock)
+        self.sock.close()
         for fd in self.fds:
             os.close(fd)
         self.fds.clear()

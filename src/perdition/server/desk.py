@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,8 @@ from perdition.server.verbs import VERBS, Refusal
 from perdition.session.health import merged_servers
 
 if TYPE_CHECKING:
-    from perdition.server.master import Child, Master
+    from perdition.server.generation import Child
+    from perdition.server.master import Master
 
 _Kind = tuple[Callable[[Config], Door | None], bytes, Callable[[Caller, bytes], None]]
 
@@ -87,6 +88,19 @@ class Desk:
         if door is not None:
             _, end, asked = self._kinds[option]
             self._doors[option] = setting, door, Callers(self._ears, door.sock, end, asked)
+
+    def handed_over(self, keep: Callable[[int], int]) -> dict[str, tuple[str, str, int]]:
+        """The doors, for a successor of this process; `keep` is told each descriptor."""
+        return {
+            option: (setting, door.path, keep(door.sock.fileno()))
+            for option, (setting, door, _) in self._doors.items()
+        }
+
+    def adopt(self, doors: Mapping[str, tuple[str, str, int]]) -> None:
+        """Take over the doors that a predecessor has handed over."""
+        for option, (setting, path, fd) in doors.items():
+            if option in self._kinds:
+                self._replace(option, setting, Door(socket.socket(fileno=fd), path))
 
     def close(self) -> None:
         """Close all doors and take their files away."""

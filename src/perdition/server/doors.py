@@ -24,13 +24,13 @@ class Door:
 
     def __init__(self, sock: socket.socket, path: str = "") -> None:
         self.sock = sock
-        self._path = path
+        self.path = path
         self._mark = _mark(path) if path else None
 
     def remove(self) -> None:
         """Take the file away, if it is still ours."""
-        if self._mark is not None and _mark(self._path) == self._mark:
-            os.unlink(self._path)
+        if self._mark is not None and _mark(self.path) == self._mark:
+            os.unlink(self.path)
 
 
 def control_door(config: Config) -> Door | None:

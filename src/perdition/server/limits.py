@@ -28,7 +28,7 @@ class ConnectionLimit:
             self._sessions[self._column] += 1
             return True
         with self._counters.locked():
-            if sum(self._sessions) < self.limit:
+            if self._counters.total("sessions") < self.limit:
                 self._sessions[self._column] += 1
                 return True
         self._refused[self._column] += 1

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from perdition.config import Config
 from perdition.errors import StartError
@@ -64,8 +65,20 @@ def _has_ipv6() -> bool:
 class Listeners:
     """All listening sockets of a daemon; `sockets(n)` are those of worker number n."""
 
-    def __init__(self) -> None:
+    def __init__(self, handed_over: Iterable[tuple[int, list[Any], list[int]]] = ()) -> None:
         self._bound: dict[Address, list[socket.socket]] = {}
+        for family, sockaddr, fds in handed_over:
+            sockets = [socket.socket(fileno=fd) for fd in fds]
+            for sock in sockets:
+                sock.setblocking(False)
+            self._bound[Address(family, tuple(sockaddr))] = sockets
+
+    def handed_over(self, keep: Callable[[int], int]) -> list[tuple[int, list[Any], list[int]]]:
+        """What a successor of this process makes the same of; `keep` is told each descriptor."""
+        return [
+            (address.family, list(address.sockaddr), [keep(sock.fileno()) for sock in sockets])
+            for address, sockets in self._bound.items()
+        ]
 
     def adapt(self, options: Config, workers: int) -> Listeners:
         """Return the sockets that `options` asks for, taking over those that stay.

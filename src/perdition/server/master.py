@@ -13,7 +13,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 
 from setproctitle import setproctitle
@@ -23,17 +22,17 @@ from perdition.config import Config
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
 from perdition.metrics import Meter
-from perdition.notify import notify, notify_reloading
+from perdition.notify import UPGRADED, notify, notify_reloading
 from perdition.route import Server
-from perdition.server.counters import Counters
 from perdition.server.desk import Desk
+from perdition.server.generation import Child, Generation
+from perdition.server.handover import Heritage, Program, upgrade
 from perdition.server.helpers import Helpers
 from perdition.server.limits import ConnectionLimit, make_arrivals, make_penalties
 from perdition.server.listen import Listeners
 from perdition.server.pidfile import PidFile
-from perdition.server.privileges import Identity, be_careful, close_memory, find_identity
+from perdition.server.privileges import be_careful, close_memory, find_identity
 from perdition.server.setup import (
-    Inherited,
     announce,
     load_grammar,
     make_inherited,
@@ -55,44 +54,23 @@ _WATCHED = frozenset((*_ENDS, signal.SIGHUP, signal.SIGCHLD, signal.SIGIO))
 _IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, signal.SIGALRM)
 
 
-@dataclass(slots=True)
-class Child:
-    """A worker as the master sees it."""
-
-    pid: int
-    number: int  # which sockets it accepts from
-    column: int  # its column of the counters
-    control: socket.socket
-    generation: Generation
-    started: float  # monotonic
-    ready: bool = False
-    unanswered: int = 0  # questions of the desk
-
-
-@dataclass(slots=True)
-class Generation:
-    """One configuration in force, with all that was made from it."""
-
-    config: Config
-    inherited: Inherited
-    helpers: Helpers | None
-    listeners: Listeners
-    identity: Identity
-    workers: int
-    children: dict[int, Child] = field(default_factory=dict)  # by pid
-
-
 class Master:
     """A daemon; `load` reads its configuration anew, for a reload."""
 
-    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+    def __init__(
+        self, config: Config, load: Callable[[], Config], program: Program, heritage: Heritage
+    ) -> None:
         be_careful(core_dumps=config.core_dumps)
         self._load = load
+        self.program = program
+        self._heritage = heritage
         self.config = config
         self.log: Log = make_log(config)
-        self.counters = Counters()
-        self.passphrase = Passphrase(config)
-        self.current = self._prepare(config, Listeners())
+        self.counters = heritage.counters()
+        self.passphrase = Passphrase(config, heritage.passphrase)
+        listeners = heritage.listeners()
+        self.current = self._prepare(config, listeners)
+        listeners.close_all_but(self.current.listeners)
         self.old: list[Generation] = []
         self.verdict = verdict(config)
         self.pid_file: PidFile | None = None
@@ -106,6 +84,7 @@ class Master:
         self.desk = Desk(self)
         self._watch = FileWatch(config)
         self._respawn: list[tuple[float, int]] = []  # when, worker number
+        heritage.adopt(self)
 
     def _prepare(self, config: Config, listeners: Listeners) -> Generation:
         identity = find_identity(config.username, config.group)
@@ -137,7 +116,7 @@ class Master:
         try:
             setproctitle(f"{config.basename}: daemon")
             announce(config, self.log)
-            self.desk.open(config)
+            self._open_desk(config)
             self._tell(self.verdict)
             try:
                 self._start_workers(self.current)
@@ -147,7 +126,12 @@ class Master:
                     os.waitpid(child.pid, 0)
                 raise
             came_up()
-            notify("READY=1", f"STATUS=listening on {self.current.listeners}")
+            ready = ["READY=1", f"STATUS=listening on {self.current.listeners}"]
+            if self._heritage.there:
+                self._retire_old()
+                self._heritage.finish(self)
+                ready.append(UPGRADED)
+            notify(*ready)
             self._serve()
         finally:
             self.desk.close()
@@ -155,6 +139,14 @@ class Master:
                 self.pid_file.remove()
             self.log.flush()
         return 0
+
+    def _open_desk(self, config: Config) -> None:
+        try:
+            self.desk.open(config)
+        except StartError as error:
+            if not self._heritage.there:
+                raise
+            self.log.err(str(error))  # there are sessions to look after
 
     def _tell(self, judged: Verdict) -> None:
         for text in judged.told:
@@ -182,6 +174,7 @@ class Master:
     def _forget_others(self, generation: Generation) -> None:
         """In a child: close what only the master and other processes have to do with."""
         self.desk.leave()
+        self._heritage.leave()
         for other in {id(g): g for g in (*self.old, self.current)}.values():
             for child in other.children.values():
                 child.control.close()
@@ -309,7 +302,7 @@ class Master:
                     self._start_helpers(generation)
 
     def _buried(self, child: Child, code: int) -> None:
-        held = self.counters.row("sessions")[child.column]
+        held = self.counters.held("sessions", child.column)
         self.counters.release(child.column)
         self.desk.part(child)
         child.control.close()
@@ -355,12 +348,7 @@ class Master:
             log = make_log(config)
             new = self._prepare(config, self.current.listeners)
         except (ConfigError, StartError, OSError) as error:
-            self.reloads["failed"] += 1
-            self.reload_problems = str(error).splitlines()
-            for line in self.reload_problems:
-                self.log.err(f"reload: {line}")
-            self.log.err("reload failed: the old configuration stays in force")
-            notify("READY=1", "STATUS=reload failed, the old configuration is in force")
+            self._reload_failed(error)
             return
         before, old_log = self.current, self.log
         self.log = log
@@ -371,15 +359,12 @@ class Master:
         except StartError as error:
             self._abandon(new, before, old_log, error)
             return
-        self.current = new
+        self.current, self.config = new, config
         self.old.append(before)
-        for generation in self.old:
-            for child in generation.children.values():
-                self._order(child, f"drain {config.reload_timeout}")
-                self._pass_log(child)
+        self._retire_old()
         before.listeners.close_all_but(new.listeners)
         old_log.target.close()
-        self.config, self.verdict = config, judged
+        self.verdict = judged
         self.reloads["ok"] += 1
         self.reload_problems = []
         self._watch.look(config)
@@ -388,16 +373,28 @@ class Master:
         self._tell(judged)
         notify("READY=1", f"STATUS=listening on {new.listeners}")
 
+    def _retire_old(self) -> None:
+        """Have the workers of old generations take no more clients."""
+        for generation in self.old:
+            for child in generation.children.values():
+                self._order(child, f"drain {self.config.reload_timeout}")
+                self._pass_log(child)
+
     def _abandon(self, new: Generation, before: Generation, log: Log, error: StartError) -> None:
         """Undo a reload whose workers did not come up."""
         self.log = log
-        self.reloads["failed"] += 1
-        self.reload_problems = [str(error)]
         for child in new.children.values():
             os.kill(child.pid, signal.SIGKILL)
         new.listeners.close_all_but(before.listeners)
         self.old.append(new)
-        self.log.err(f"reload failed: {error}: the old configuration stays in force")
+        self._reload_failed(error)
+
+    def _reload_failed(self, error: Exception) -> None:
+        self.reloads["failed"] += 1
+        self.reload_problems = str(error).splitlines()
+        for line in self.reload_problems:
+            self.log.err(f"reload: {line}")
+        self.log.err("reload failed: the old configuration stays in force")
         notify("READY=1", "STATUS=reload failed, the old configuration is in force")
 
     def _pass_log(self, child: Child) -> None:
@@ -407,6 +404,23 @@ class Master:
                 socket.send_fds(child.control, [b"log"], [self.log.target.fileno()])
             except OSError:
                 pass  # it has ended meanwhile
+
+    def upgrade(self, caller: socket.socket | None = None) -> list[str]:
+        """Become the installed version of this program; returns only with what is in the way."""
+        notify_reloading()
+        problems = upgrade(self, caller)
+        for line in (*problems, "failed: the old version stays in service"):
+            self.log.err(f"upgrade: {line}")
+        notify("READY=1", "STATUS=upgrade failed, the old version is in service")
+        return problems
+
+    def rehearse(self) -> None:
+        """Come up without a client, a file or a word; StartError when that fails."""
+        before = self._heritage.judged
+        if before is not None and (errors := self.verdict.new_errors(before)):
+            raise StartError("\n".join(errors))
+        self.current.listeners = Listeners()
+        self._start_workers(self.current)  # they end when we do
 
     # -- stop -------------------------------------------------------------------------------
 

@@ -20,7 +20,12 @@ class PidFile:
         self._owner = owner
 
     def write(self, log: Log) -> None:
-        """Create the file with our number; StartError when another daemon lives."""
+        """Create the file with our number; StartError when another daemon lives.
+
+        One that has it already, because we are the successor of a predecessor, stays.
+        """
+        if self._is_ours():
+            return
         folder = os.path.dirname(self.path)
         try:
             if not os.path.isdir(folder):
@@ -61,12 +66,17 @@ class PidFile:
     def remove(self) -> None:
         """Take the file away, if it is still ours."""
         try:
-            with open(self.path) as file:
-                ours = file.read(32).strip() == str(os.getpid())
-            if ours:
+            if self._is_ours():
                 os.unlink(self.path)
         except OSError:
             pass  # gone already, or its folder is: nothing that could be done
+
+    def _is_ours(self) -> bool:
+        try:
+            with open(self.path) as file:
+                return file.read(32).strip() == str(os.getpid())
+        except OSError:
+            return False
 
 
 def _lives(pid: int) -> bool:

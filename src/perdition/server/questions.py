@@ -43,7 +43,7 @@ class Questions:
 
     def __init__(self) -> None:
         self._open: dict[int, _Question] = {}
-        self._number = 0
+        self.number = 0  # of the last one; a successor of this process goes on from it
 
     def ask(
         self, workers: Iterable[Worker], verb: str, words: Mapping[str, object],
@@ -51,9 +51,9 @@ class Questions:
         *, fds: Sequence[int] = (),
     ) -> None:  # fmt: skip
         """Ask all; `part` gets each part of an answer, `done` those who did not answer."""
-        self._number += 1
+        self.number += 1
         question = _Question([], [], time.monotonic() + DEADLINE, part, done)
-        message = b"ask %d %b" % (self._number, json.dumps({"verb": verb, **words}).encode())
+        message = b"ask %d %b" % (self.number, json.dumps({"verb": verb, **words}).encode())
         for worker in workers:
             try:
                 if not worker.ready or worker.unanswered >= UNANSWERED:
@@ -66,8 +66,8 @@ class Questions:
             else:
                 worker.unanswered += 1
                 question.waiting.append(worker)
-        self._open[self._number] = question
-        self._finish_if_answered(self._number)
+        self._open[self.number] = question
+        self._finish_if_answered(self.number)
 
     def heard(self, worker: Worker, message: bytes) -> None:
         """Take what a worker says; anything that is no answer is let pass."""

@@ -17,12 +17,14 @@ from perdition.config import Config
 from perdition.errors import StartError
 from perdition.popmap.base import Popmap
 from perdition.protocols import TlsUse
+from perdition.route import parse_server
 from perdition.server.helpers import SERVICE
 from perdition.server.listen import addresses
 from perdition.server.privileges import find_identity
 from perdition.server.setup import make_popmap
 from perdition.tls import Passphrase, listen_context, outgoing_context, server_check
 
+_SOCKET_NAME = 107  # bytes: unix(7)
 _PAM_FOLDERS = ("/etc/pam.d", "/usr/lib/pam.d")
 
 _TLS_LISTEN = ("ssl_key_file", "ssl_cert_folder", "ssl_dh_params_file", "ssl_ca_chain_file",
@@ -48,7 +50,7 @@ def attempt(config: Config) -> tuple[list[Finding], Popmap | None]:
             step()
         except (StartError, OSError) as error:
             found.append(Finding(ERROR, _to_blame(config, str(error), options), str(error)))
-    for look in (_user, _log, _pid_file, _sources, _pam):
+    for look in (_user, _log, _pid_file, _doors, _sources, _pam):
         found += look(config)
     return found, popmaps[0] if popmaps else None
 
@@ -129,6 +131,37 @@ def _pid_file(config: Config) -> Iterator[Finding]:
         why = f"{folder} is not there and can't be made"
     if not usable:
         yield Finding(ERROR, "pid_file", f"pid_file: {why}")
+
+
+def _doors(config: Config) -> Iterator[Finding]:
+    """Sockets that are files, and a port that clients have already."""
+    if config.inetd_mode:
+        return
+    control, metrics = config.control_socket, config.metrics_listen
+    for name, path in (("control_socket", control), ("metrics_listen", metrics)):
+        if path.startswith("/") and (why := _no_socket(path)):
+            yield Finding(ERROR, name, f"{name}: {path}: {why}")
+    if metrics and metrics == control:
+        yield Finding(ERROR, "metrics_listen", f"metrics_listen: {metrics} is the control_socket")
+    elif metrics and not metrics.startswith("/"):
+        port = parse_server(metrics).port
+        if port in (config.listen_port, *(server.port for server in config.bind_address)):
+            text = f"metrics_listen: port {port} is what clients are to connect to"
+            yield Finding(ERROR, "metrics_listen", text)
+
+
+def _no_socket(path: str) -> str:
+    """Why there can be no socket of this name; empty: there can."""
+    folder = os.path.dirname(path)
+    if len(os.fsencode(path)) > _SOCKET_NAME:
+        return f"longer than the {_SOCKET_NAME} bytes that the name of a socket may have"
+    if not os.path.isdir(folder):
+        return f"{folder} is not there"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{folder} can't be written"
+    if os.path.lexists(path) and not stat.S_ISSOCK(os.lstat(path).st_mode):
+        return "there is a file of this name, and it is no socket"
+    return ""
 
 
 def _sources(config: Config) -> Iterator[Finding]:

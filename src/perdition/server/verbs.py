@@ -11,6 +11,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from perdition import __version__
@@ -72,8 +73,8 @@ def _status(desk: Desk, late: Sequence[Worker]) -> dict[str, object]:
         {
             "worker": child.number + 1,
             "pid": child.pid,
-            "sessions": counters.row("sessions")[child.column],
-            "connections": counters.row("connections")[child.column],
+            "sessions": counters.held("sessions", child.column),
+            "connections": counters.held("connections", child.column),
             "seconds": int(now - child.started),
             "old": child.generation is not master.current,
             "answers": child not in late,
@@ -126,7 +127,7 @@ def drain(desk: Desk, caller: Caller, words: Words) -> None:
     if len(desk.master.drained) >= _DRAINED:
         raise Refusal(f"{_DRAINED} servers are drained already")
     desk.master.drained.add(server)
-    _tell_drained(desk, caller, f"drain {server}")
+    _tell_drained(desk, caller, "drain", server)
 
 
 def undrain(desk: Desk, caller: Caller, words: Words) -> None:
@@ -136,7 +137,7 @@ def undrain(desk: Desk, caller: Caller, words: Words) -> None:
         are = ", ".join(sorted(map(str, drained))) or "none"
         raise Refusal(f"{server} is not drained; drained: {are}")
     drained.remove(server)
-    _tell_drained(desk, caller, f"undrain {server}")
+    _tell_drained(desk, caller, "undrain", server)
 
 
 def _server(words: Words) -> Server:
@@ -144,12 +145,23 @@ def _server(words: Words) -> Server:
         server = parse_server(_text(words, "server"))
     except ValueError as error:
         raise Refusal(str(error)) from None
+    if ":" in server.host and not _is_address(server.host):
+        raise Refusal(f"not a server: {server.host!r}: HOST, HOST:PORT, [ADDRESS]:PORT")
     return Server(server.host.lower(), server.port)
 
 
-def _tell_drained(desk: Desk, caller: Caller, what: str) -> None:
-    desk.master.log.notice(f"control: {what}")
-    _ask_all(desk, caller, "drained", {"servers": [list(each) for each in desk.master.drained]})
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _tell_drained(desk: Desk, caller: Caller, what: str, server: Server) -> None:
+    desk.master.log.notice(f"control: {what} {server}")
+    drained = [list(each) for each in desk.master.drained]
+    _ask_all(desk, caller, "drained", {"servers": drained, "server": list(server)})
 
 
 def flush(desk: Desk, caller: Caller, words: Words) -> None:
@@ -201,6 +213,15 @@ def reload(desk: Desk, caller: Caller, words: Words) -> None:
     desk.finish(caller)
 
 
+def upgrade(desk: Desk, caller: Caller, words: Words) -> None:
+    """Become the version that is installed now; old sessions live to their end."""
+    master = desk.master
+    if master.stop_by:
+        raise Refusal("it is stopping")
+    problems = master.upgrade(caller.sock)
+    raise Refusal("\n".join((*problems, "the old version stays in service")))
+
+
 def stop(desk: Desk, caller: Caller, words: Words) -> None:
     """Stop as on SIGTERM: accept no more, let sessions end within shutdown_timeout."""
     desk.finish(caller)
@@ -212,6 +233,6 @@ Verb = Callable[["Desk", Caller, Words], None]
 VERBS: dict[str, Verb] = {
     each.__name__: each
     for each in (
-        status, who, kick, servers, drain, undrain, flush, log_level, trace, reload, stop,
+        status, who, kick, servers, drain, undrain, flush, log_level, trace, reload, upgrade, stop,
     )
 }  # fmt: skip

@@ -117,6 +117,10 @@ class Health:
         tally = self._tallies[server] = Tally()
         return tally
 
+    def knows(self, drained: Server) -> bool:
+        """Whether a server that `drained` means has been asked."""
+        return any(is_meant(drained, server) for server in (*self._tallies, *self._down))
+
     def rows(self) -> Iterator[dict[str, object]]:
         """What is known of each server: a row of ``servers``, but for its sessions."""
         now = self._clock()
@@ -132,6 +136,11 @@ class Health:
             if self.drained and self._is_drained(server):
                 row["state"] = "drained"
             yield row
+
+
+def is_meant(drained: Server, server: Server) -> bool:
+    """Whether a server is the one that was drained, or one of any port that was."""
+    return server.host.lower() == drained.host and drained.port in ("", server.port)
 
 
 def row_of_server(name: str) -> dict[str, object]:

@@ -36,6 +36,10 @@ class Sink:
     def __del__(self) -> None:
         os.close(self._fd)
 
+    def fileno(self) -> int:
+        """The descriptor, to be handed to another process."""
+        return self._fd
+
     def write(self, lines: str) -> None:
         """Append lines, if there is room for them."""
         data = lines.encode("utf-8", "backslashreplace")
