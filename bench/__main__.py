@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench import report
-from bench.measure import FULL, JOBS, QUICK, Job, Site, Sizes
+from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
 from bench.programs import Backend, BenchError, build, key_pair
@@ -64,7 +64,7 @@ class Bench:
     def __init__(self, site: Site, peers: list[Peer], jobs: list[Job], stack: ExitStack) -> None:
         self.results = Results([peer.name for peer in peers])
         self._site, self._peers, self._jobs, self._stack = site, peers, jobs, stack
-        self._standing: dict[tuple[str, bool], Running] = {}
+        self._standing: dict[tuple[str, str], Running] = {}
 
     def put_up(self) -> None:
         """Starts every peer; one that can't is left out, with the reason."""
@@ -74,10 +74,11 @@ class Bench:
                 self._leave_out(peer, missing)
                 continue
             try:
-                for tls in sorted({job.tls for job in self._jobs}):
-                    running = self._site.start(peer, tls)
+                jobs = (job for job in self._jobs if job.is_for(peer) and job.run and not job.fresh)
+                for flavour in sorted({job.flavour for job in jobs}):
+                    running = self._site.start(peer, flavour)
                     self._stack.callback(running.stop)
-                    self._standing[peer.name, tls] = running
+                    self._standing[peer.name, flavour] = running
             except (BenchError, OSError) as error:
                 self._leave_out(peer, f"could not start: {error}")
 
@@ -92,24 +93,29 @@ class Bench:
             for job in self._jobs:
                 if job.fresh and turn >= sizes.idle_rounds:
                     continue
-                for peer in self._peers:
+                for peer in filter(job.is_for, self._peers):
                     _progress(f"round {turn + 1}/{sizes.rounds}: {job.name}, {peer.name}")
                     self._run(turn, job, peer)
 
     def _run(self, turn: int, job: Job, peer: Peer) -> None:
         try:
-            if job.fresh:
-                with ExitStack() as stack:
-                    running = self._site.start(peer, job.tls)
-                    stack.callback(running.stop)
-                    samples = job.run(self._site, running)
-            else:
-                samples = job.run(self._site, self._standing[peer.name, job.tls])
-        except BenchError as error:
+            samples = self._samples(job, peer)
+        except (BenchError, OSError) as error:
             self.results.failures[f"{job.name}, {peer.name}"] = str(error)
             return
         for row, sample in samples.items():
             self.results.add(row, peer.name, turn, sample)
+
+    def _samples(self, job: Job, peer: Peer) -> Samples:
+        if job.alone is not None:
+            return job.alone(self._site, peer)
+        assert job.run is not None
+        if not job.fresh:
+            return job.run(self._site, self._standing[peer.name, job.flavour])
+        with ExitStack() as stack:
+            running = self._site.start(peer, job.flavour)
+            stack.callback(running.stop)
+            return job.run(self._site, running)
 
 
 def _progress(text: str) -> None:
@@ -120,7 +126,8 @@ def _progress(text: str) -> None:
 def _show(bench: Bench, seconds: float, sizes: Sizes, folder: Path) -> None:
     results = bench.results
     _progress("")
-    for text in (report.costs(results), report.clients(results), report.notes(results)):
+    shown = (report.costs, report.targets, report.clients, report.notes)
+    for text in (show(results) for show in shown):
         if text:
             print(text + "\n")
     conditions = {"sizes": dataclasses.asdict(sizes), "seconds": round(seconds, 1)}
@@ -139,9 +146,9 @@ def _run(arguments: argparse.Namespace) -> int:
     code = 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        certificate, key = key_pair(folder)
+        pairs = {"tls": key_pair(folder), "rsa": key_pair(folder, "rsa:2048")}
         backend = stack.enter_context(Backend())
-        bench = Bench(Site(folder, backend.port, certificate, key, sizes), peers, jobs, stack)
+        bench = Bench(Site(folder, backend.port, pairs, sizes), peers, jobs, stack)
         try:
             bench.put_up()
             bench.play()

@@ -44,6 +44,11 @@ def cpu_seconds(root: int) -> float:
     return sum(map(_cpu_of, tree(root)))
 
 
+def cpu_by_process(root: int) -> dict[int, float]:
+    """Gives the CPU time of each process of the tree."""
+    return {pid: _cpu_of(pid) for pid in tree(root)}
+
+
 def settled_cpu_seconds(root: int, processes: int, limit: float = 3.0) -> float:
     """Reads the CPU time once the tree is back to so many processes and has gone quiet."""
     end = time.monotonic() + limit

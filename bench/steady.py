@@ -44,9 +44,8 @@ def run(sessions: int, rate: int, seconds: int) -> None:
     warm_up = max(1, seconds // 6)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        certificate, key = key_pair(folder)
         backend = stack.enter_context(Backend())
-        running = Site(folder, backend.port, certificate, key, FULL).start(Ours(), tls=True)
+        running = Site(folder, backend.port, {"tls": key_pair(folder)}, FULL).start(Ours(), "tls")
         stack.callback(running.stop)
         hold = stack.enter_context(
             Load("hold", running.port, sessions=sessions, concurrency=100, tls="full")

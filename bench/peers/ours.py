@@ -17,7 +17,7 @@ _BIN = Path(sys.executable).parent
 _CONFIGURATION = """no_daemon
 no_lookup
 core_dumps
-workers 1
+workers {workers}
 bind_address 127.0.0.1
 listen_port {port}
 outgoing_server 127.0.0.1
@@ -27,12 +27,16 @@ pid_file ""
 log_facility {log}
 username {user}
 group {group}
+{popmap}
 {tls}
 """
 
 _TLS = """ssl_mode ssl_listen
 ssl_cert_file {certificate}
 ssl_key_file {key}"""
+
+_POPMAP = """map_library popmap
+map_library_opt {}"""
 
 
 class Ours(Peer):
@@ -45,6 +49,10 @@ class Ours(Peer):
         tls = _TLS.format(certificate=setting.certificate, key=setting.key)
         path = setting.folder / "perdition.conf"
         text = _CONFIGURATION.format(
+            workers=setting.workers,
+            popmap=f"map_library popmap\nmap_library_opt {setting.popmap}"
+            if setting.popmap
+            else "",
             port=setting.port,
             backend_port=setting.backend_port,
             capability=CAPABILITY,
