@@ -10,16 +10,18 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import report
+from bench import recorded, report
 from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
 from bench.programs import Backend, BenchError, build, key_pair
-from bench.report import Results
+from bench.recorded import RECORDED
+from bench.report import OURS, YARDSTICK, Results
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -29,8 +31,12 @@ def _arguments() -> argparse.Namespace:
     jobs = ", ".join(job.name for job in JOBS)
     parser = argparse.ArgumentParser(prog="bench", description="Measure ours and its peers.")
     parser.add_argument(
-        "--quick", action="store_true", help="smaller loads, three rounds, without slow peers"
+        "--quick", action="store_true", help=f"smaller loads, {YARDSTICK} and {OURS} alone"
     )
+    parser.add_argument(
+        "--check", action="store_true", help=f"fail where a ratio has grown: see {RECORDED.name}"
+    )
+    parser.add_argument("--record", action="store_true", help=f"write the ratios to {RECORDED}")
     parser.add_argument("--only", metavar="NAME", help=f"jobs whose name holds NAME: {jobs}")
     parser.add_argument("--peers", metavar="NAMES", help=f"some of {names}")
     parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds")
@@ -39,7 +45,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _chosen(arguments: argparse.Namespace) -> tuple[list[Peer], list[Job], Sizes]:
-    wanted = [peer.name for peer in PEERS if peer.shrink == 1 or not arguments.quick]
+    wanted = [YARDSTICK, OURS] if arguments.quick else [peer.name for peer in PEERS]
     if arguments.peers:
         wanted = arguments.peers.split(",")
     unknown = set(wanted) - {peer.name for peer in PEERS}
@@ -53,7 +59,10 @@ def _chosen(arguments: argparse.Namespace) -> tuple[list[Peer], list[Job], Sizes
         if arguments.rounds < 1:
             raise BenchError("--rounds: at least one")
         sizes = dataclasses.replace(
-            sizes, rounds=arguments.rounds, idle_rounds=min(arguments.rounds, sizes.idle_rounds)
+            sizes,
+            rounds=arguments.rounds,
+            idle_rounds=min(arguments.rounds, sizes.idle_rounds),
+            alone_rounds=min(arguments.rounds, sizes.alone_rounds),
         )
     return [peer for peer in PEERS if peer.name in wanted], jobs, sizes
 
@@ -87,11 +96,20 @@ class Bench:
         self._peers.remove(peer)
 
     def play(self) -> None:
-        """Runs all rounds."""
+        """Runs all rounds of all jobs."""
+        self._play(self._jobs)
+
+    def again(self, rows: Iterable[str]) -> None:
+        """Runs the jobs that are named like these rows again, and forgets what they gave before."""
+        for row in rows:
+            self.results.forget(row)
+        self._play([job for job in self._jobs if job.name in rows])
+
+    def _play(self, jobs: list[Job]) -> None:
         sizes = self._site.sizes
         for turn in range(sizes.rounds):
-            for job in self._jobs:
-                if job.fresh and turn >= sizes.idle_rounds:
+            for job in jobs:
+                if turn >= job.rounds(sizes):
                     continue
                 for peer in filter(job.is_for, self._peers):
                     _progress(f"round {turn + 1}/{sizes.rounds}: {job.name}, {peer.name}")
@@ -152,14 +170,18 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             bench.put_up()
             bench.play()
+            if arguments.check:
+                code = recorded.check(bench.results, bench.again)
         except KeyboardInterrupt:
             code = 130
         _show(bench, time.monotonic() - began, sizes, arguments.results)
+    if arguments.record and not code:
+        recorded.record(bench.results)
     return code or int(bool(bench.results.failures))
 
 
 def main() -> int:
-    """Runs what the command line asks for; 0, 1 when a measure failed, 2 when it can't run."""
+    """Runs what the command line asks for: 0; 1 for a failed measure or check, 2: it can't run."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from bench import proc
 from bench.peers.base import Peer, Running, Setting, free_port
@@ -46,10 +47,17 @@ class Sizes:
     idle_tls: int
     rounds: int
     idle_rounds: int
+    alone_rounds: int
 
 
-FULL = Sizes(2000, 500, 512_000_000, 256_000_000, 8000, 2000, 9000, rounds=5, idle_rounds=2)
-QUICK = Sizes(1000, 200, 128_000_000, 64_000_000, 3000, 1000, 1000, rounds=5, idle_rounds=1)
+FULL = Sizes(
+    2000, 500, 512_000_000, 256_000_000, 8000, 2000, 9000,
+    rounds=5, idle_rounds=2, alone_rounds=3,
+)  # fmt: skip
+QUICK = Sizes(
+    1000, 200, 128_000_000, 64_000_000, 3000, 1000, 1000,
+    rounds=5, idle_rounds=1, alone_rounds=1,
+)  # fmt: skip
 
 
 @dataclass
@@ -76,9 +84,10 @@ class Site:
 
 @dataclass
 class Meter:
-    """CPU seconds that a peer has used inside the `with`."""
+    """CPU seconds that a peer has used inside the `with`, and the ticks of program and kernel."""
 
     cpu: float = 0.0
+    ticks: tuple[int, int] = (0, 0)
 
 
 @contextmanager
@@ -87,9 +96,11 @@ def metered(running: Running) -> Iterator[Meter]:
     meter = Meter()
     proc.settled_cpu_seconds(running.pid, running.processes, limit=0.5)
     processes = len(proc.tree(running.pid))
-    before = proc.cpu_seconds(running.pid)
+    before, ticks = proc.cpu_seconds(running.pid), proc.ticks(running.pid)
     yield meter
     meter.cpu = proc.settled_cpu_seconds(running.pid, processes) - before
+    after = proc.ticks(running.pid)
+    meter.ticks = (after[0] - ticks[0], after[1] - ticks[1])
 
 
 def _share(whole: int, running: Running) -> int:
@@ -100,14 +111,16 @@ def login(site: Site, running: Running, handshake: str, few: bool = False) -> Sa
     """Logs in and out, twenty at a time, or as many as the peer can bear."""
     whole = site.sizes.tls_logins if handshake or few else site.sizes.logins
     total = _share(whole, running)
-    options: dict[str, int | str] = {"concurrency": min(AT_ONCE, running.peer.at_once)}
+    options: dict[str, Any] = {"concurrency": min(AT_ONCE, running.peer.at_once)}
     if handshake:
         options["tls"] = handshake
     with Load("logins", running.port, count=total, **options) as load, metered(running) as meter:
         seen = load.work()
     if handshake == "resumed" and seen.resumed < 0.9 * total:
         raise BenchError(f"only {seen.resumed} of {total} sessions were resumed")
-    return Sample(meter.cpu / total * 1e6, seen.p50_us, seen.p99_us, total / seen.seconds)
+    return Sample(
+        meter.cpu / total * 1e6, seen.p50_us, seen.p99_us, total / seen.seconds, meter.ticks
+    )
 
 
 def timed_login(kind: str, site: Site, running: Running) -> Samples:
@@ -130,7 +143,9 @@ def relay(site: Site, running: Running, mode: str) -> Sample:
         seen = load.work()
     if seen.moved != total:
         raise BenchError(f"{seen.moved} of {total} bytes arrived")
-    return Sample(meter.cpu * 1000 / (total / 1e9), rate=total / 1e6 / seen.seconds)
+    return Sample(
+        meter.cpu * 1000 / (total / 1e9), rate=total / 1e6 / seen.seconds, ticks=meter.ticks
+    )
 
 
 def ping(site: Site, running: Running) -> Sample:
@@ -141,7 +156,9 @@ def ping(site: Site, running: Running) -> Sample:
         metered(running) as meter,
     ):
         seen = load.work()
-    return Sample(meter.cpu / total * 1e6, seen.p50_us, seen.p99_us, total / seen.seconds)
+    return Sample(
+        meter.cpu / total * 1e6, seen.p50_us, seen.p99_us, total / seen.seconds, meter.ticks
+    )
 
 
 def idle(site: Site, running: Running) -> Samples:
@@ -179,7 +196,7 @@ def _cost(site: Site, running: Running, times: int = 3) -> float:
     return statistics.median(bursts)
 
 
-def _tls(running: Running) -> dict[str, int | str]:
+def _tls(running: Running) -> dict[str, Any]:
     return {"tls": "full"} if running.tls else {}
 
 
@@ -267,6 +284,12 @@ class Job:
     fresh: bool = False
     alone: Callable[[Site, Peer], Samples] | None = None
     peers: tuple[str, ...] = ()
+
+    def rounds(self, sizes: Sizes) -> int:
+        """Says in how many rounds it has a turn."""
+        if self.alone is not None:
+            return sizes.alone_rounds
+        return sizes.idle_rounds if self.fresh else sizes.rounds
 
     def is_for(self, peer: Peer) -> bool:
         """Tells whether the peer can be asked for it."""

@@ -54,6 +54,11 @@ class Results:
         """Keeps the sample of one round."""
         self.samples.setdefault((row, peer), {})[turn] = sample
 
+    def forget(self, row: str) -> None:
+        """Drops what was measured for a row."""
+        for peer in self.peers:
+            self.samples.pop((row, peer), None)
+
     def median(self, row: str, peer: str) -> float | None:
         """Gives the peer's median cost."""
         rounds = self.samples.get((row, peer))

@@ -45,6 +45,7 @@ class Sample:
     p50_us: int = 0
     p99_us: int = 0
     rate: float = 0.0
+    ticks: tuple[int, int] = (0, 0)  # of the CPU: in the program, in the kernel
     memory: tuple[tuple[int, int], ...] = ()  # sessions held, bytes of the whole peer
 
 
