@@ -19,6 +19,7 @@ from bench import recorded, report
 from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
+from bench.peers.ours import earlier
 from bench.programs import Backend, BenchError, build, key_pair
 from bench.recorded import RECORDED
 from bench.report import OURS, YARDSTICK, Results
@@ -39,6 +40,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--record", action="store_true", help=f"write the ratios to {RECORDED}")
     parser.add_argument("--only", metavar="NAME", help=f"jobs whose name holds NAME: {jobs}")
     parser.add_argument("--peers", metavar="NAMES", help=f"some of {names}")
+    parser.add_argument(
+        "--before", type=Path, metavar="BIN", help=f"{OURS} of another checkout: its .venv/bin"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds")
     parser.add_argument("--results", type=Path, default=_RESULTS, help="folder for the JSON")
     return parser.parse_args()
@@ -64,7 +68,10 @@ def _chosen(arguments: argparse.Namespace) -> tuple[list[Peer], list[Job], Sizes
             idle_rounds=min(arguments.rounds, sizes.idle_rounds),
             alone_rounds=min(arguments.rounds, sizes.alone_rounds),
         )
-    return [peer for peer in PEERS if peer.name in wanted], jobs, sizes
+    peers = [peer for peer in PEERS if peer.name in wanted]
+    if arguments.before:
+        peers.insert(0, earlier(arguments.before))
+    return peers, jobs, sizes
 
 
 class Bench:

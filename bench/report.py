@@ -167,6 +167,13 @@ def notes(results: Results) -> str:
     return "\n".join(lines)
 
 
+def _model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
 def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
     """Writes everything as JSON, every round of it, into the folder."""
     rows: dict[str, Any] = {}
@@ -193,6 +200,7 @@ def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
             "system": platform.platform(),
             "python": platform.python_version(),
             "processors": os.cpu_count(),
+            "model": _model(),
             "load": os.getloadavg(),
         },
         "cpu_method": proc.METHOD,

@@ -44,6 +44,7 @@ class Ours(Peer):
 
     name = "ours"
     needs: ClassVar = {str(_BIN / "perdition.imap4"): "make run installs it"}
+    commands: ClassVar[Path] = _BIN
 
     def command(self, setting: Setting) -> list[str]:
         tls = _TLS.format(certificate=setting.certificate, key=setting.key)
@@ -63,4 +64,15 @@ class Ours(Peer):
         )
         path.write_text(text)
         name = "perdition.imap4s" if setting.tls else "perdition.imap4"
-        return [str(_BIN / name), "-f", str(path)]
+        return [str(self.commands / name), "-f", str(path)]
+
+
+def earlier(commands: Path) -> Ours:
+    """Gives another version of ours as a peer, whose commands are in that folder."""
+
+    class Before(Ours):
+        name = "before"
+        needs: ClassVar = {str(commands / "perdition.imap4"): "make run there"}
+
+    Before.commands = commands
+    return Before()
