@@ -10,16 +10,19 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import report
-from bench.measure import FULL, JOBS, QUICK, Job, Site, Sizes
+from bench import recorded, report
+from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
+from bench.peers.ours import earlier
 from bench.programs import Backend, BenchError, build, key_pair
-from bench.report import Results
+from bench.recorded import RECORDED
+from bench.report import OURS, YARDSTICK, Results
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -29,17 +32,24 @@ def _arguments() -> argparse.Namespace:
     jobs = ", ".join(job.name for job in JOBS)
     parser = argparse.ArgumentParser(prog="bench", description="Measure ours and its peers.")
     parser.add_argument(
-        "--quick", action="store_true", help="smaller loads, three rounds, without slow peers"
+        "--quick", action="store_true", help=f"smaller loads, {YARDSTICK} and {OURS} alone"
     )
+    parser.add_argument(
+        "--check", action="store_true", help=f"fail where a ratio has grown: see {RECORDED.name}"
+    )
+    parser.add_argument("--record", action="store_true", help=f"write the ratios to {RECORDED}")
     parser.add_argument("--only", metavar="NAME", help=f"jobs whose name holds NAME: {jobs}")
     parser.add_argument("--peers", metavar="NAMES", help=f"some of {names}")
+    parser.add_argument(
+        "--before", type=Path, metavar="BIN", help=f"{OURS} of another checkout: its .venv/bin"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="how many rounds")
     parser.add_argument("--results", type=Path, default=_RESULTS, help="folder for the JSON")
     return parser.parse_args()
 
 
 def _chosen(arguments: argparse.Namespace) -> tuple[list[Peer], list[Job], Sizes]:
-    wanted = [peer.name for peer in PEERS if peer.shrink == 1 or not arguments.quick]
+    wanted = [YARDSTICK, OURS] if arguments.quick else [peer.name for peer in PEERS]
     if arguments.peers:
         wanted = arguments.peers.split(",")
     unknown = set(wanted) - {peer.name for peer in PEERS}
@@ -53,9 +63,15 @@ def _chosen(arguments: argparse.Namespace) -> tuple[list[Peer], list[Job], Sizes
         if arguments.rounds < 1:
             raise BenchError("--rounds: at least one")
         sizes = dataclasses.replace(
-            sizes, rounds=arguments.rounds, idle_rounds=min(arguments.rounds, sizes.idle_rounds)
+            sizes,
+            rounds=arguments.rounds,
+            idle_rounds=min(arguments.rounds, sizes.idle_rounds),
+            alone_rounds=min(arguments.rounds, sizes.alone_rounds),
         )
-    return [peer for peer in PEERS if peer.name in wanted], jobs, sizes
+    peers = [peer for peer in PEERS if peer.name in wanted]
+    if arguments.before:
+        peers.insert(0, earlier(arguments.before))
+    return peers, jobs, sizes
 
 
 class Bench:
@@ -64,7 +80,7 @@ class Bench:
     def __init__(self, site: Site, peers: list[Peer], jobs: list[Job], stack: ExitStack) -> None:
         self.results = Results([peer.name for peer in peers])
         self._site, self._peers, self._jobs, self._stack = site, peers, jobs, stack
-        self._standing: dict[tuple[str, bool], Running] = {}
+        self._standing: dict[tuple[str, str], Running] = {}
 
     def put_up(self) -> None:
         """Starts every peer; one that can't is left out, with the reason."""
@@ -74,10 +90,11 @@ class Bench:
                 self._leave_out(peer, missing)
                 continue
             try:
-                for tls in sorted({job.tls for job in self._jobs}):
-                    running = self._site.start(peer, tls)
+                jobs = (job for job in self._jobs if job.is_for(peer) and job.run and not job.fresh)
+                for flavour in sorted({job.flavour for job in jobs}):
+                    running = self._site.start(peer, flavour)
                     self._stack.callback(running.stop)
-                    self._standing[peer.name, tls] = running
+                    self._standing[peer.name, flavour] = running
             except (BenchError, OSError) as error:
                 self._leave_out(peer, f"could not start: {error}")
 
@@ -86,30 +103,44 @@ class Bench:
         self._peers.remove(peer)
 
     def play(self) -> None:
-        """Runs all rounds."""
+        """Runs all rounds of all jobs."""
+        self._play(self._jobs)
+
+    def again(self, rows: Iterable[str]) -> None:
+        """Runs the jobs that are named like these rows again, and forgets what they gave before."""
+        for row in rows:
+            self.results.forget(row)
+        self._play([job for job in self._jobs if job.name in rows])
+
+    def _play(self, jobs: list[Job]) -> None:
         sizes = self._site.sizes
         for turn in range(sizes.rounds):
-            for job in self._jobs:
-                if job.fresh and turn >= sizes.idle_rounds:
+            for job in jobs:
+                if turn >= job.rounds(sizes):
                     continue
-                for peer in self._peers:
+                for peer in filter(job.is_for, self._peers):
                     _progress(f"round {turn + 1}/{sizes.rounds}: {job.name}, {peer.name}")
                     self._run(turn, job, peer)
 
     def _run(self, turn: int, job: Job, peer: Peer) -> None:
         try:
-            if job.fresh:
-                with ExitStack() as stack:
-                    running = self._site.start(peer, job.tls)
-                    stack.callback(running.stop)
-                    samples = job.run(self._site, running)
-            else:
-                samples = job.run(self._site, self._standing[peer.name, job.tls])
-        except BenchError as error:
+            samples = self._samples(job, peer)
+        except (BenchError, OSError) as error:
             self.results.failures[f"{job.name}, {peer.name}"] = str(error)
             return
         for row, sample in samples.items():
             self.results.add(row, peer.name, turn, sample)
+
+    def _samples(self, job: Job, peer: Peer) -> Samples:
+        if job.alone is not None:
+            return job.alone(self._site, peer)
+        assert job.run is not None
+        if not job.fresh:
+            return job.run(self._site, self._standing[peer.name, job.flavour])
+        with ExitStack() as stack:
+            running = self._site.start(peer, job.flavour)
+            stack.callback(running.stop)
+            return job.run(self._site, running)
 
 
 def _progress(text: str) -> None:
@@ -120,7 +151,8 @@ def _progress(text: str) -> None:
 def _show(bench: Bench, seconds: float, sizes: Sizes, folder: Path) -> None:
     results = bench.results
     _progress("")
-    for text in (report.costs(results), report.clients(results), report.notes(results)):
+    shown = (report.costs, report.targets, report.clients, report.notes)
+    for text in (show(results) for show in shown):
         if text:
             print(text + "\n")
     conditions = {"sizes": dataclasses.asdict(sizes), "seconds": round(seconds, 1)}
@@ -139,20 +171,24 @@ def _run(arguments: argparse.Namespace) -> int:
     code = 0
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        certificate, key = key_pair(folder)
+        pairs = {"tls": key_pair(folder), "rsa": key_pair(folder, "rsa:2048")}
         backend = stack.enter_context(Backend())
-        bench = Bench(Site(folder, backend.port, certificate, key, sizes), peers, jobs, stack)
+        bench = Bench(Site(folder, backend.port, pairs, sizes), peers, jobs, stack)
         try:
             bench.put_up()
             bench.play()
+            if arguments.check:
+                code = recorded.check(bench.results, bench.again)
         except KeyboardInterrupt:
             code = 130
         _show(bench, time.monotonic() - began, sizes, arguments.results)
+    if arguments.record and not code:
+        recorded.record(bench.results)
     return code or int(bool(bench.results.failures))
 
 
 def main() -> int:
-    """Runs what the command line asks for; 0, 1 when a measure failed, 2 when it can't run."""
+    """Runs what the command line asks for: 0; 1 for a failed measure or check, 2: it can't run."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

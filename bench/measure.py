@@ -4,19 +4,34 @@ CPU is read around the work alone, when the peer has gone quiet: logins that onl
 work, and processes that still wind down from the job before, are outside.
 """
 
+import dataclasses
+import socket
+import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from bench import proc
 from bench.peers.base import Peer, Running, Setting, free_port
-from bench.programs import BenchError, Load
+from bench.programs import BenchError, Load, pinned
 from bench.rows import Sample
 
 Samples = dict[str, Sample]
+
+AT_ONCE = 20  # logins under way
+_STAGES = (
+    1 / 18,
+    1 / 9,
+    2 / 9,
+    4 / 9,
+    1.0,
+)  # of the idle sessions: memory is read there
+_USERS = 10_000  # in the map of the start
 
 
 @dataclass(frozen=True)
@@ -29,37 +44,50 @@ class Sizes:
     relay_tls: int
     round_trips: int
     idle: int
+    idle_tls: int
     rounds: int
     idle_rounds: int
+    alone_rounds: int
 
 
-FULL = Sizes(2000, 400, 256_000_000, 128_000_000, 6000, 2000, rounds=5, idle_rounds=2)
-QUICK = Sizes(1000, 100, 64_000_000, 32_000_000, 2000, 1000, rounds=3, idle_rounds=1)
+FULL = Sizes(
+    2000, 500, 384_000_000, 192_000_000, 8000, 2000, 9000,
+    rounds=5, idle_rounds=2, alone_rounds=3,
+)  # fmt: skip
+QUICK = Sizes(
+    1000, 200, 128_000_000, 64_000_000, 3000, 1000, 1000,
+    rounds=5, idle_rounds=1, alone_rounds=1,
+)  # fmt: skip
 
 
 @dataclass
 class Site:
-    """The ground on which peers are put up: one folder, one back end, one key pair."""
+    """The ground on which peers are put up: a folder, a back end, key pairs by their name."""
 
     folder: Path
     backend_port: int
-    certificate: Path
-    key: Path
+    pairs: dict[str, tuple[Path, Path]]
     sizes: Sizes
     _numbers: Iterator[int] = field(default_factory=count)
 
-    def start(self, peer: Peer, tls: bool) -> Running:
-        """Starts a fresh instance of the peer on a port of its own."""
+    def setting(self, peer: Peer, flavour: str) -> Setting:
+        """Gives a fresh folder and port; the flavour is "plain" or the name of a key pair."""
+        tls = flavour in self.pairs
+        certificate, key = self.pairs[flavour] if tls else next(iter(self.pairs.values()))
         folder = self.folder / f"{peer.name}-{next(self._numbers)}"
-        setting = Setting(folder, free_port(), self.backend_port, tls, self.certificate, self.key)
-        return Running(peer, setting)
+        return Setting(folder, free_port(), self.backend_port, tls, certificate, key)
+
+    def start(self, peer: Peer, flavour: str) -> Running:
+        """Starts a fresh instance of the peer on a port of its own."""
+        return Running(peer, self.setting(peer, flavour))
 
 
 @dataclass
 class Meter:
-    """CPU seconds that a peer has used inside the `with`."""
+    """CPU seconds that a peer has used inside the `with`, and the ticks of program and kernel."""
 
     cpu: float = 0.0
+    ticks: tuple[int, int] = (0, 0)
 
 
 @contextmanager
@@ -68,9 +96,11 @@ def metered(running: Running) -> Iterator[Meter]:
     meter = Meter()
     proc.settled_cpu_seconds(running.pid, running.processes, limit=0.5)
     processes = len(proc.tree(running.pid))
-    before = proc.cpu_seconds(running.pid)
+    before, ticks = proc.cpu_seconds(running.pid), proc.ticks(running.pid)
     yield meter
     meter.cpu = proc.settled_cpu_seconds(running.pid, processes) - before
+    after = proc.ticks(running.pid)
+    meter.ticks = (after[0] - ticks[0], after[1] - ticks[1])
 
 
 def _share(whole: int, running: Running) -> int:
@@ -78,15 +108,28 @@ def _share(whole: int, running: Running) -> int:
 
 
 def login(site: Site, running: Running, handshake: str, few: bool = False) -> Sample:
-    """Logs in and out, twenty at a time."""
+    """Logs in and out, twenty at a time, or as many as the peer can bear."""
     whole = site.sizes.tls_logins if handshake or few else site.sizes.logins
     total = _share(whole, running)
-    options = {"tls": handshake} if handshake else {}
+    options: dict[str, Any] = {"concurrency": min(AT_ONCE, running.peer.at_once)}
+    if handshake:
+        options["tls"] = handshake
     with Load("logins", running.port, count=total, **options) as load, metered(running) as meter:
         seen = load.work()
     if handshake == "resumed" and seen.resumed < 0.9 * total:
         raise BenchError(f"only {seen.resumed} of {total} sessions were resumed")
-    return Sample(meter.cpu / total * 1e6, seen.p50_us, seen.p99_us, total / seen.seconds)
+    return Sample(
+        meter.cpu / total * 1e6, seen.p50_us, seen.p99_us, total / seen.seconds, meter.ticks
+    )
+
+
+def timed_login(kind: str, site: Site, running: Running) -> Samples:
+    """Logs in and out: the cost, and where twenty came at a time how long they waited."""
+    sample = login(site, running, "" if kind == "plain" else "full")
+    samples = {f"login-{kind}": sample}
+    if running.peer.at_once >= AT_ONCE:
+        samples[f"latency-{kind}"] = Sample(sample.p50_us / 1000)
+    return samples
 
 
 def relay(site: Site, running: Running, mode: str) -> Sample:
@@ -100,7 +143,9 @@ def relay(site: Site, running: Running, mode: str) -> Sample:
         seen = load.work()
     if seen.moved != total:
         raise BenchError(f"{seen.moved} of {total} bytes arrived")
-    return Sample(meter.cpu * 1000 / (total / 1e9), rate=total / 1e6 / seen.seconds)
+    return Sample(
+        meter.cpu * 1000 / (total / 1e9), rate=total / 1e6 / seen.seconds, ticks=meter.ticks
+    )
 
 
 def ping(site: Site, running: Running) -> Sample:
@@ -111,54 +156,157 @@ def ping(site: Site, running: Running) -> Sample:
         metered(running) as meter,
     ):
         seen = load.work()
-    return Sample(meter.cpu / total * 1e6, seen.p50_us, seen.p99_us, total / seen.seconds)
+    return Sample(
+        meter.cpu / total * 1e6, seen.p50_us, seen.p99_us, total / seen.seconds, meter.ticks
+    )
 
 
 def idle(site: Site, running: Running) -> Samples:
     """Holds idle sessions on a fresh instance: their memory, and what a login costs among them."""
     kind = "tls" if running.tls else "plain"
-    handshake = "full" if running.tls else ""
-    sessions = _share(site.sizes.idle, running)
-    login(site, running, handshake, few=True)
-    alone = login(site, running, handshake, few=True)
-    before = proc.pss_bytes(running.pid)
-    options = _tls(running) | {"concurrency": 100}
-    with Load("hold", running.port, sessions=sessions, **options) as hold:
-        time.sleep(0.2)
-        held = proc.pss_bytes(running.pid) - before
-        crowd = login(site, running, handshake, few=True)
-        alive = hold.work().alive
-    if alive != sessions:
-        raise BenchError(f"{sessions - alive} of {sessions} idle sessions were lost")
+    sessions = _share(site.sizes.idle_tls if running.tls else site.sizes.idle, running)
+    _cost(site, running)  # a warm-up
+    alone = _cost(site, running)
+    memory = [(0, proc.pss_bytes(running.pid))]
+    options = _tls(running) | {"concurrency": min(100, running.peer.at_once)}
+    with ExitStack() as stack:
+        holds = []
+        for part in _STAGES:
+            more = max(1, int(sessions * part)) - memory[-1][0]
+            load = Load("hold", running.port, sessions=more, limit=60, **options)
+            holds.append(stack.enter_context(load))
+            time.sleep(0.2)
+            memory.append((memory[-1][0] + more, proc.pss_bytes(running.pid)))
+        crowd = _cost(site, running)
+        lost = memory[-1][0] - sum(hold.work().alive for hold in holds)
+    if lost:
+        raise BenchError(f"{lost} of {sessions} idle sessions were lost")
+    held = memory[-1][1] - memory[0][1]
     return {
-        f"idle-{kind}": Sample(held / 1024 / sessions),
-        f"crowd-{kind}": Sample(crowd.cost / alone.cost, crowd.p50_us, crowd.p99_us),
+        f"idle-{kind}": Sample(held / 1024 / memory[-1][0], memory=tuple(memory)),
+        f"crowd-{kind}": Sample(crowd / alone),
         f"start-{kind}": Sample(running.start_seconds * 1000),
     }
 
 
-def _tls(running: Running) -> dict[str, object]:
+def _cost(site: Site, running: Running, times: int = 3) -> float:
+    """Gives the median cost of a login over some bursts of them."""
+    handshake = "full" if running.tls else ""
+    bursts = [login(site, running, handshake, few=True).cost for _ in range(times)]
+    return statistics.median(bursts)
+
+
+def _tls(running: Running) -> dict[str, Any]:
     return {"tls": "full"} if running.tls else {}
+
+
+def two_workers(site: Site, peer: Peer) -> Samples:
+    """Compares what one worker and two can carry, by the CPU time of the busiest.
+
+    The load needs the processors, too, so that the logins a second of two workers on two processors
+    say little. But a worker can't do more than fill its processor: where one needs a second of CPU
+    for so many logins, and the busier of two that run at once needs half a second for as many, two
+    carry twice as much. Whatever they take from each other (locks, caches, an uneven share of the
+    clients) makes the busier one need more. RSA, where the server's part is the largest.
+    """
+    needed, rates = [], []
+    for workers in (1, 2):
+        with ExitStack() as stack:
+            setting = dataclasses.replace(site.setting(peer, "rsa"), workers=workers)
+            running = Running(peer, setting, free=True)
+            stack.callback(running.stop)
+            login(site, running, "full")
+            before = proc.cpu_by_process(running.pid)
+            total = site.sizes.tls_logins * 4
+            with Load("logins", running.port, free=True, count=total, tls="full") as load:
+                rates.append(total / load.work().seconds)
+            proc.settled_cpu_seconds(running.pid, running.processes, limit=0.5)
+            after = proc.cpu_by_process(running.pid)
+            needed.append(max(after[pid] - before.get(pid, 0.0) for pid in after))
+    return {"workers": Sample(needed[0] / needed[1], rate=rates[1])}
+
+
+def start_with_map(site: Site, peer: Peer) -> Samples:
+    """Starts with a map of users."""
+    setting = site.setting(peer, "plain")
+    popmap = site.folder / "popmap"
+    if not popmap.exists():
+        popmap.write_text("".join(f"user{n}:127.0.0.1\n" for n in range(_USERS)))
+    running = Running(peer, dataclasses.replace(setting, popmap=popmap))
+    running.stop()
+    return {"start-map": Sample(running.start_seconds * 1000)}
+
+
+def inetd(site: Site, peer: Peer, times: int = 5) -> Samples:
+    """Starts a process for one client, as inetd does."""
+    setting = site.setting(peer, "plain")
+    setting.folder.mkdir()
+    command = pinned([*peer.command(setting), "--inetd_mode"], 0)
+    return {"inetd": Sample(statistics.median(_greeting_ms(command) for _ in range(times)))}
+
+
+def _greeting_ms(command: list[str]) -> float:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname(), timeout=10)
+        server = listener.accept()[0]
+    began = time.perf_counter()
+    with client, server:
+        process = subprocess.Popen(
+            command, stdin=server.fileno(), stdout=server.fileno(), stderr=subprocess.DEVNULL
+        )
+        try:
+            server.close()
+            if not client.recv(100).startswith(b"* OK"):
+                raise BenchError("no greeting in inetd mode")
+            needed = time.perf_counter() - began
+            client.close()
+            process.wait(5)
+        except (OSError, subprocess.TimeoutExpired):
+            raise BenchError("inetd mode hangs") from None
+        finally:
+            process.kill()
+            process.wait()
+    return needed * 1000
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to run in a round; a fresh job gets an instance of its own."""
+    """One thing to run in a round.
+
+    `run` gets a peer that stands since the beginning, in a flavour: "plain" or the name of a key
+    pair; a fresh job gets an instance of its own, and `alone` starts what it needs by itself, for
+    the peers that it names.
+    """
 
     name: str
-    tls: bool
-    run: Callable[[Site, Running], Samples]
+    flavour: str
+    run: Callable[[Site, Running], Samples] | None = None
     fresh: bool = False
+    alone: Callable[[Site, Peer], Samples] | None = None
+    peers: tuple[str, ...] = ()
+
+    def rounds(self, sizes: Sizes) -> int:
+        """Says in how many rounds it has a turn."""
+        if self.alone is not None:
+            return sizes.alone_rounds
+        return sizes.idle_rounds if self.fresh else sizes.rounds
+
+    def is_for(self, peer: Peer) -> bool:
+        """Tells whether the peer can be asked for it."""
+        return (not self.peers or peer.name in self.peers) and (
+            peer.has_tls or self.flavour == "plain"
+        )
 
 
-def _one(key: str, run: Callable[[Site, Running], Sample]) -> Job:
-    tls = not key.endswith("-plain")
-    return Job(key, tls, lambda site, running: {key: run(site, running)})
+def _one(key: str, run: Callable[[Site, Running], Sample], flavour: str = "tls") -> Job:
+    flavour = "plain" if key.endswith("-plain") else flavour
+    return Job(key, flavour, lambda site, running: {key: run(site, running)})
 
 
 JOBS = (
-    _one("login-plain", lambda site, running: login(site, running, "")),
-    _one("login-tls", lambda site, running: login(site, running, "full")),
+    Job("login-plain", "plain", lambda site, running: timed_login("plain", site, running)),
+    Job("login-tls", "tls", lambda site, running: timed_login("tls", site, running)),
+    _one("login-rsa", lambda site, running: login(site, running, "full"), "rsa"),
     _one("login-resumed", lambda site, running: login(site, running, "resumed")),
     _one("fetch-plain", lambda site, running: relay(site, running, "fetch")),
     _one("append-plain", lambda site, running: relay(site, running, "append")),
@@ -166,6 +314,9 @@ JOBS = (
     _one("append-tls", lambda site, running: relay(site, running, "append")),
     _one("noop-plain", ping),
     _one("noop-tls", ping),
-    Job("idle-plain", tls=False, run=idle, fresh=True),
-    Job("idle-tls", tls=True, run=idle, fresh=True),
+    Job("inetd", "plain", alone=inetd, peers=("perdition2", "ours")),
+    Job("start-map", "plain", alone=start_with_map, peers=("ours",)),
+    Job("workers", "rsa", alone=two_workers, peers=("ours",)),
+    Job("idle-plain", "plain", idle, fresh=True),
+    Job("idle-tls", "tls", idle, fresh=True),
 )

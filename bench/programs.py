@@ -42,15 +42,17 @@ def build() -> None:
             raise BenchError(f"{name} does not compile (Debian: libssl-dev?):\n{done.stderr}")
 
 
-def key_pair(folder: Path) -> tuple[Path, Path]:
-    """Makes a self-signed P-256 certificate."""
+def key_pair(folder: Path, kind: str = "P-256") -> tuple[Path, Path]:
+    """Makes a self-signed certificate: on that curve, or of an RSA key of so many bits."""
     if not shutil.which("openssl"):
         raise BenchError("no openssl (Debian: openssl)")
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
+    name = kind.replace(":", "-")
+    certificate, key = folder / f"cert-{name}.pem", folder / f"key-{name}.pem"
+    curve = ["-newkey", "ec", "-pkeyopt", f"ec_paramgen_curve:{kind}"]
+    new = ["-newkey", kind] if kind.startswith("rsa:") else curve
+    files = ["-nodes", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(
-        ["openssl", "req", "-x509", *curve, *files, "-days", "2", "-subj", "/CN=localhost"],
+        ["openssl", "req", "-x509", *new, *files, "-days", "2", "-subj", "/CN=localhost"],
         check=True,
         capture_output=True,
     )
@@ -83,8 +85,11 @@ def unbroken() -> Iterator[Callable[[], object]]:
 class Program:
     """One of the C programs, running inside a `with`."""
 
-    def __init__(self, *command: str) -> None:
-        self._command = pinned([str(BIN / command[0]), *command[1:]], 1)
+    def __init__(self, *command: str, free: bool = False) -> None:
+        """Runs on the second processor, or `free` on all."""
+        self._command = [str(BIN / command[0]), *command[1:]]
+        if not free:
+            self._command = pinned(self._command, 1)
         self._process: subprocess.Popen[str] | None = None
 
     def begin(self) -> None:
@@ -169,9 +174,9 @@ class Figures:
 class Load(Program):
     """The load client: entered, it is ready; then `work` once."""
 
-    def __init__(self, mode: str, port: int, **options: object) -> None:
+    def __init__(self, mode: str, port: int, *, free: bool = False, **options: int | str) -> None:
         given = [f"--{name}={value}" for name, value in options.items()]
-        super().__init__("load", mode, f"--port={port}", *given)
+        super().__init__("load", mode, f"--port={port}", *given, free=free)
 
     def begin(self) -> None:
         self._event()

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bench import proc
-from bench.rows import ROWS, Row, Sample, Target
+from bench.peers import PEERS
+from bench.rows import BEST, ROWS, Row, Sample, Target
 
 YARDSTICK = "nginx"
 OURS = "ours"
+_RIVALS = {peer.name for peer in PEERS if peer.logs_in and peer.name != OURS}
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,18 @@ class Ratio:
     most: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.least:.2f}–{self.most:.2f})"
+        return f"{number(self.median)} ({number(self.least)}–{number(self.most)})"
+
+
+def _summary(each: list[float]) -> Ratio | None:
+    return Ratio(statistics.median(each), min(each), max(each)) if each else None
+
+
+def number(value: float) -> str:
+    """Writes a figure with the digits that mean something."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 @dataclass
@@ -41,6 +54,11 @@ class Results:
         """Keeps the sample of one round."""
         self.samples.setdefault((row, peer), {})[turn] = sample
 
+    def forget(self, row: str) -> None:
+        """Drops what was measured for a row."""
+        for peer in self.peers:
+            self.samples.pop((row, peer), None)
+
     def median(self, row: str, peer: str) -> float | None:
         """Gives the peer's median cost."""
         rounds = self.samples.get((row, peer))
@@ -49,23 +67,30 @@ class Results:
     def ratio(self, row: str, peer: str, to: str) -> Ratio | None:
         """Compares the rounds that both have."""
         one, other = self.samples.get((row, peer), {}), self.samples.get((row, to), {})
-        each = [one[turn].cost / other[turn].cost for turn in one if turn in other]
-        return Ratio(statistics.median(each), min(each), max(each)) if each else None
+        return _summary([one[turn].cost / other[turn].cost for turn in one if turn in other])
+
+    def to_best(self, row: str) -> Ratio | None:
+        """Compares ours with whoever did best in the round, of the peers that log in."""
+        ours = self.samples.get((row, OURS), {})
+        rivals = [self.samples.get((row, peer), {}) for peer in self.peers if peer in _RIVALS]
+        best = {turn: [each[turn].cost for each in rivals if turn in each] for turn in ours}
+        each = [ours[turn].cost / min(costs) for turn, costs in best.items() if costs]
+        return _summary(each)
+
+    def figure(self, row: str, target: Target) -> Ratio | None:
+        """Gives what a target is about: a ratio to a peer, or ours in the row's own unit."""
+        if target.peer == BEST:
+            return self.to_best(row)
+        if target.peer:
+            return self.ratio(row, OURS, target.peer)
+        return _summary([sample.cost for sample in self.samples.get((row, OURS), {}).values()])
 
     def verdict(self, row: str, target: Target) -> str:
         """Says met or missed, or nothing when it can't be known."""
-        if target.peer:
-            ratio = self.ratio(row, OURS, target.peer)
-            value = ratio.median if ratio else None
-        else:
-            value = self.median(row, OURS)
-        if value is None:
+        figure = self.figure(row, target)
+        if figure is None:
             return "–"
-        return "met" if value <= target.limit else "MISSED"
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+        return "met" if target.met_by(figure.median) else "MISSED"
 
 
 def _cell(results: Results, row: Row, peer: str) -> str:
@@ -74,7 +99,7 @@ def _cell(results: Results, row: Row, peer: str) -> str:
         return "–"
     plain = row.is_ratio or peer in (YARDSTICK, OURS)
     ratio = None if plain else results.ratio(row.key, peer, YARDSTICK)
-    return _number(value) + (f" ({_number(ratio.median)}×)" if ratio else "")
+    return number(value) + (f" ({number(ratio.median)}×)" if ratio else "")
 
 
 def _columns(lines: list[list[str]]) -> str:
@@ -88,31 +113,39 @@ def _columns(lines: list[list[str]]) -> str:
     return "\n".join(text)
 
 
-def _measured(results: Results) -> list[Row]:
+def measured(results: Results) -> list[Row]:
+    """Lists the rows for which there is any figure."""
     return [
         row for row in ROWS if any((row.key, peer) in results.samples for peer in results.peers)
     ]
 
 
 def costs(results: Results) -> str:
-    """Draws the main table: medians, our ratio to the yardstick, target and verdict."""
-    peers = results.peers
-    versus = f"{OURS}/{YARDSTICK} (noise)"
-    lines = [["measure", "unit", *peers, versus, "target", "verdict"]]
-    for row in _measured(results):
-        ratio = None if row.is_ratio else results.ratio(row.key, OURS, YARDSTICK)
-        line = [row.title, row.unit, *(_cell(results, row, peer) for peer in peers)]
-        line.append(str(ratio) if ratio else "–")
-        line.append(", ".join(map(str, row.targets)))
-        line.append(", ".join(results.verdict(row.key, target) for target in row.targets))
-        lines.append(line)
+    """Draws the main table: the medians of all."""
+    lines = [["measure", "unit", *results.peers]]
+    for row in measured(results):
+        cells = (_cell(results, row, peer) for peer in results.peers)
+        lines.append([row.title, row.unit, *cells])
     return _columns(lines)
+
+
+def targets(results: Results) -> str:
+    """Draws the table of targets: what ours has to be, what it is (and the noise), the verdict."""
+    lines = [["measure", "target", "is (noise)", "verdict"]]
+    for row in measured(results):
+        title = row.title
+        for target in row.targets:
+            figure = results.figure(row.key, target)
+            is_now = str(figure) if figure else "–"
+            lines.append([title, str(target), is_now, results.verdict(row.key, target)])
+            title = ""
+    return _columns(lines) if OURS in results.peers and len(lines) > 1 else ""
 
 
 def clients(results: Results) -> str:
     """Draws the table beside it: what the clients saw."""
     lines = [["seen by the clients", *results.peers]]
-    for row in _measured(results):
+    for row in measured(results):
         cells = []
         for peer in results.peers:
             rounds = results.samples.get((row.key, peer), {}).values()
@@ -134,10 +167,17 @@ def notes(results: Results) -> str:
     return "\n".join(lines)
 
 
+def _model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
 def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
     """Writes everything as JSON, every round of it, into the folder."""
     rows: dict[str, Any] = {}
-    for row in _measured(results):
+    for row in measured(results):
         entry = rows[row.key] = {"title": row.title, "unit": row.unit, "peers": {}, "targets": []}
         for peer in results.peers:
             rounds = results.samples.get((row.key, peer), {})
@@ -149,7 +189,10 @@ def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
             }
         for target in row.targets:
             verdict = results.verdict(row.key, target)
-            entry["targets"].append({**asdict(target), "verdict": verdict})
+            figure = results.figure(row.key, target)
+            entry["targets"].append(
+                {**asdict(target), "is": asdict(figure) if figure else None, "verdict": verdict}
+            )
     now = datetime.datetime.now(datetime.UTC)
     everything = {
         "time": now.isoformat(timespec="seconds"),
@@ -157,6 +200,7 @@ def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
             "system": platform.platform(),
             "python": platform.python_version(),
             "processors": os.cpu_count(),
+            "model": _model(),
             "load": os.getloadavg(),
         },
         "cpu_method": proc.METHOD,

@@ -5,7 +5,6 @@ memory or descriptors have grown since the warm-up.
 """
 
 import argparse
-import os
 import resource
 import sys
 import tempfile
@@ -20,11 +19,6 @@ from bench.peers.ours import Ours
 from bench.programs import Backend, BenchError, Load, build, key_pair
 
 GROWTH = 0.02  # share of the memory after the warm-up that may come on top of it
-
-
-def descriptors(root: int) -> int:
-    """Counts the open files of the tree."""
-    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in proc.tree(root))
 
 
 def stream(running: Running, rate: int, seconds: int) -> float:
@@ -44,20 +38,19 @@ def run(sessions: int, rate: int, seconds: int) -> None:
     warm_up = max(1, seconds // 6)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        certificate, key = key_pair(folder)
         backend = stack.enter_context(Backend())
-        running = Site(folder, backend.port, certificate, key, FULL).start(Ours(), tls=True)
+        running = Site(folder, backend.port, {"tls": key_pair(folder)}, FULL).start(Ours(), "tls")
         stack.callback(running.stop)
         hold = stack.enter_context(
             Load("hold", running.port, sessions=sessions, concurrency=100, tls="full")
         )
         stream(running, rate, warm_up)
-        before, files = proc.rss_bytes(running.pid), descriptors(running.pid)
+        before, files = proc.rss_bytes(running.pid), proc.open_files(running.pid)
         cpu = proc.cpu_seconds(running.pid)
         worst = stream(running, rate, seconds)
         cpu = proc.cpu_seconds(running.pid) - cpu
         after = proc.rss_bytes(running.pid)
-        grown = descriptors(running.pid) - files
+        grown = proc.open_files(running.pid) - files
         alive = hold.work().alive
     print(
         f"{sessions} idle TLS sessions, {rate} logins/s for {seconds} s on one worker: "

@@ -1,8 +1,11 @@
 """The peers: one file each, one row here, in the order in which they take turns."""
 
 from bench.peers.base import Peer
+from bench.peers.dovecot import Dovecot
+from bench.peers.haproxy import Haproxy
+from bench.peers.imapproxy import Imapproxy
 from bench.peers.nginx import Nginx
 from bench.peers.ours import Ours
 from bench.peers.perdition2 import Perdition2
 
-PEERS: tuple[Peer, ...] = (Nginx(), Perdition2(), Ours())
+PEERS: tuple[Peer, ...] = (Nginx(), Dovecot(), Haproxy(), Imapproxy(), Perdition2(), Ours())

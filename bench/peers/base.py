@@ -33,6 +33,8 @@ class Setting:
     tls: bool
     certificate: Path
     key: Path
+    workers: int = 1  # for ours
+    popmap: Path | None = None  # for ours
 
 
 class Peer(ABC):
@@ -40,6 +42,11 @@ class Peer(ABC):
 
     name: ClassVar[str]
     shrink: ClassVar[float] = 1.0
+    at_once: ClassVar[int] = 1000
+    """How many clients may come at the same moment."""
+    has_tls: ClassVar[bool] = True
+    logs_in: ClassVar[bool] = True
+    """Whether it reads the client's login; one that does not is a floor, and no rival."""
     needs: ClassVar[dict[str, str]]
     """Path of a file or name of a command: what provides it."""
 
@@ -67,11 +74,13 @@ def free_port() -> int:
 class Running:
     """A started peer: its process tree and how long it took to greet the first client."""
 
-    def __init__(self, peer: Peer, setting: Setting) -> None:
+    def __init__(self, peer: Peer, setting: Setting, *, free: bool = False) -> None:
+        """Starts the peer on the first processor, or `free` on all."""
         self.peer, self.port, self.tls = peer, setting.port, setting.tls
         setting.folder.mkdir(parents=True)
         self._folder = setting.folder
-        command = pinned(peer.command(setting), 0)
+        command = peer.command(setting)
+        command = command if free else pinned(command, 0)
         began = time.perf_counter()
         with (self._folder / "output").open("wb") as output:
             self._process = subprocess.Popen(

@@ -17,7 +17,7 @@ _BIN = Path(sys.executable).parent
 _CONFIGURATION = """no_daemon
 no_lookup
 core_dumps
-workers 1
+workers {workers}
 bind_address 127.0.0.1
 listen_port {port}
 outgoing_server 127.0.0.1
@@ -27,6 +27,7 @@ pid_file ""
 log_facility {log}
 username {user}
 group {group}
+{popmap}
 {tls}
 """
 
@@ -34,17 +35,25 @@ _TLS = """ssl_mode ssl_listen
 ssl_cert_file {certificate}
 ssl_key_file {key}"""
 
+_POPMAP = """map_library popmap
+map_library_opt {}"""
+
 
 class Ours(Peer):
     """The proxy of this repository."""
 
     name = "ours"
     needs: ClassVar = {str(_BIN / "perdition.imap4"): "make run installs it"}
+    commands: ClassVar[Path] = _BIN
 
     def command(self, setting: Setting) -> list[str]:
         tls = _TLS.format(certificate=setting.certificate, key=setting.key)
         path = setting.folder / "perdition.conf"
         text = _CONFIGURATION.format(
+            workers=setting.workers,
+            popmap=f"map_library popmap\nmap_library_opt {setting.popmap}"
+            if setting.popmap
+            else "",
             port=setting.port,
             backend_port=setting.backend_port,
             capability=CAPABILITY,
@@ -55,4 +64,15 @@ class Ours(Peer):
         )
         path.write_text(text)
         name = "perdition.imap4s" if setting.tls else "perdition.imap4"
-        return [str(_BIN / name), "-f", str(path)]
+        return [str(self.commands / name), "-f", str(path)]
+
+
+def earlier(commands: Path) -> Ours:
+    """Gives another version of ours as a peer, whose commands are in that folder."""
+
+    class Before(Ours):
+        name = "before"
+        needs: ClassVar = {str(commands / "perdition.imap4"): "make run there"}
+
+    Before.commands = commands
+    return Before()

@@ -1,0 +1,149 @@
+"""Renders docs/performance.md's tables and plots from the results of one run of the bench.
+
+Run as `python -m bench.page [RESULTS]`: with a file, that run becomes docs/performance.json first.
+Nothing else writes the figures of the page; tests/bench sees to it that they are these.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.plots import Series, bars, lines
+from bench.report import number
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, RUN = DOCS / "performance.md", DOCS / "performance.json"
+_BEGIN, _END = "<!-- {} -->\n", "<!-- end of {} -->\n"
+_LOGINS = {
+    "login-plain": "plain",
+    "login-tls": "TLS, full, P-256",
+    "login-rsa": "TLS, full, RSA-2048",
+    "login-resumed": "TLS, resumed",
+}
+
+
+def _table(lines: list[list[str]]) -> str:
+    head, *rest = ["| " + " | ".join(cells) + " |\n" for cells in lines]
+    return "".join([head, "|---" * len(lines[0]) + "|\n", *rest])
+
+
+def _span(figure: dict[str, float]) -> str:
+    least, median, most = (number(figure[name]) for name in ("least", "median", "most"))
+    return f"{median} ({least}–{most})"
+
+
+def _targets(run: dict[str, Any]) -> str:
+    table = [["measure", "target", "is (least–most)", "verdict"]]
+    for row in run["rows"].values():
+        title = f"{row['title']}, {row['unit']}" if row["unit"] != "×" else row["title"]
+        for target in row["targets"]:
+            sign = "≥" if target["at_least"] else "≤"
+            limit = f"{sign} {target['limit']:g}"
+            limit += f"× {target['peer']}" if target["peer"] else ""
+            is_now = _span(target["is"]) if target["is"] else "–"
+            verdict = target["verdict"]
+            table.append([title, limit, is_now, f"**{verdict}**" if verdict != "met" else verdict])
+            title = ""
+    for kind, found in run.get("lookups", {}).items():
+        verdict = "met" if found["us"] <= found["target"] else "**MISSED**"
+        table.append(
+            [f"look-up, {kind}, µs", f"≤ {found['target']:g}", number(found["us"]), verdict]
+        )
+    return _table(table)
+
+
+def _medians(run: dict[str, Any]) -> str:
+    names = list(next(iter(run["rows"].values()))["peers"])
+    table = [["measure", *names]]
+    for row in run["rows"].values():
+        medians = [row["peers"][name]["median"] for name in names]
+        cells = ["–" if value is None else number(value) for value in medians]
+        table.append([f"{row['title']}, {row['unit']}", *cells])
+    return _table(table)
+
+
+def _split(row: dict[str, Any], peer: str) -> tuple[float, float] | None:
+    """µs of a login in the program and in the kernel."""
+    found = row["peers"][peer]
+    if found["median"] is None:
+        return None
+    ticks = [sample["ticks"] for sample in found["rounds"].values()]
+    program, kernel = (sum(each) for each in zip(*ticks, strict=True))
+    share = kernel / ((program + kernel) or 1)
+    return found["median"] * (1 - share), found["median"] * share
+
+
+def _kernel(run: dict[str, Any]) -> str:
+    rows = {key: run["rows"][key] for key in _LOGINS}
+    table = [["µs of a login: program + kernel", *_LOGINS.values()]]
+    for peer in next(iter(rows.values()))["peers"]:
+        parts = (_split(row, peer) for row in rows.values())
+        table.append([peer, *(f"{x[0]:.0f} + {x[1]:.0f}" if x else "–" for x in parts)])
+    return _table(table)
+
+
+def _conditions(run: dict[str, Any]) -> str:
+    host, conditions = run["host"], run["conditions"]
+    return (
+        f"Measured on {run['time'][:10]}: {host['processors']} processors ({host['model']}), "
+        f"{host['system']}, Python {host['python']}, "
+        f"{conditions['sizes']['rounds']} rounds in {conditions['seconds']:.0f} s.\n"
+    )
+
+
+def _plot_logins(run: dict[str, Any]) -> str:
+    groups = []
+    for key, title in _LOGINS.items():
+        row = run["rows"][key]
+        groups.append((title, {peer: _split(row, peer) for peer in row["peers"]}))
+    most = max(sum(parts) for _, each in groups for parts in each.values() if parts)
+    second = sorted(
+        sum(parts) for _, each in groups for peer, parts in each.items()
+        if parts and peer != "perdition2"
+    )[-1]  # fmt: skip
+    return bars("µs of CPU a login: dark in the program, light in the kernel", groups,
+                min(most, second * 1.15))  # fmt: skip
+
+
+def _plot_memory(run: dict[str, Any], kind: str, title: str) -> str:
+    series: list[Series] = []
+    for peer, found in run["rows"][f"idle-{kind}"]["peers"].items():
+        if found["rounds"]:
+            memory = next(iter(found["rounds"].values()))["memory"]
+            series.append((peer, [(sessions, size / 1e6) for sessions, size in memory]))
+    return lines(title, "idle sessions", "MB (PSS of all processes)", series)
+
+
+def render(run: dict[str, Any], page: str) -> dict[str, str]:
+    """Gives the texts of the page and of its plots, by file name."""
+    parts = {
+        "conditions": _conditions(run),
+        "targets": _targets(run),
+        "medians": _medians(run),
+        "kernel": _kernel(run),
+    }
+    for name, text in parts.items():
+        before, _, rest = page.partition(_BEGIN.format(name))
+        _, _, after = rest.partition(_END.format(name))
+        page = before + _BEGIN.format(name) + text + _END.format(name) + after
+    return {
+        PAGE.name: page,
+        "performance-logins.svg": _plot_logins(run),
+        "performance-memory-tls.svg": _plot_memory(run, "tls", "Memory against idle TLS sessions"),
+        "performance-memory-plain.svg": _plot_memory(
+            run, "plain", "Memory against idle plain sessions"
+        ),
+    }
+
+
+def main() -> None:
+    """Takes a run over, if one is named, and renders."""
+    if len(sys.argv) > 1:
+        RUN.write_text(Path(sys.argv[1]).read_text())
+    for name, text in render(json.loads(RUN.read_text()), PAGE.read_text()).items():
+        (DOCS / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
