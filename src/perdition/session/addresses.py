@@ -97,6 +97,10 @@ class Penalties:
         """What the others take."""
         return hash((network_of(host), user.lower())) or 1
 
+    def known(self, key: int) -> bool:
+        """Whether there is anything to wait for, or to forgive."""
+        return _find(self._cells, key) >= 0
+
     def wait(self, key: int) -> float:
         """Seconds until a login may be tried."""
         at = _find(self._cells, key)

@@ -233,11 +233,13 @@ class Session(Attempts):
         self.trail.name(login)
         if self.trace is not None:
             self.trace.login(login)
-        penalties, key = self.service.penalties, 0
+        penalties, key, known = self.service.penalties, 0, False
         if penalties is not None:
             host = self.trail.client[0] if self.trail.client else ""
             key = penalties.key(host, login.authentication_id)
-            await self._pause(penalties.wait(key))
+            known = penalties.known(key)
+            if known:
+                await self._pause(penalties.wait(key))
         started = time.monotonic()
         outcome: Accepted | Refused
         if login.disabled:
@@ -248,7 +250,7 @@ class Session(Attempts):
         meter = self.service.meter
         if isinstance(outcome, Accepted):
             meter.login(None, time.monotonic() - started)
-            if penalties is not None:
+            if penalties is not None and known:
                 penalties.forgive(key)
             self._hand_over(front, outcome)
             return None

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
 
 from perdition.log import Log, text_of
 from perdition.wire.base import Login, Origin, Reason, Shown
@@ -17,6 +19,11 @@ from perdition.wire.base import Login, Origin, Reason, Shown
 _NOBODY = 'authorisation_id=NONE authentication_id="(null)"'
 
 Address = tuple[str, int]  # what getpeername says of an IP socket, cut to host and port
+
+
+def _names() -> Iterator[str]:
+    own = urlsafe_b64encode(os.urandom(9)).decode("ascii")
+    return (f"{own}{number:x}" for number in count())
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,7 @@ class TrailTerms:
     log_passwd: str = "never"
     connect_relog: int = 0  # seconds
     inetd_pid: int = 0
+    sessions: Iterator[str] = field(default_factory=_names)  # no two alike, of all workers
 
 
 def plain_host(host: str) -> str:
@@ -69,7 +77,7 @@ class Trail:
         if self.client is None or self.reached is None:
             return None
         if not self.session:
-            self.session = urlsafe_b64encode(os.urandom(12)).decode("ascii")
+            self.session = next(self.terms.sessions)
         return Origin(self.client, self.reached, self.session)
 
     def _fields(self, event: str, **more: object) -> dict[str, object] | None:

@@ -238,12 +238,13 @@ class Back(HeldBack):
     def _send_id(self, origin: Origin) -> None:
         """Say who the client is, in the same packet as the login (Dovecot's fields of RFC 2971)."""
         self._id_tag = self._new_tag()
-        text = (
-            '{} ID ("x-originating-ip" "{}" "x-originating-port" "{}" "x-connected-ip" "{}" '
-            '"x-connected-port" "{}" "x-proxy-ttl" "{}" "x-session-id" "{}")\r\n'
+        (client, port), (reached, at) = origin.client, origin.reached
+        fields = (
+            f'"x-originating-ip" "{client}" "x-originating-port" "{port}" '
+            f'"x-connected-ip" "{reached}" "x-connected-port" "{at}" '
+            f'"x-proxy-ttl" "{origin.hops}" "x-session-id" "{origin.session}"'
         )
-        fields = (*origin.client, *origin.reached, origin.hops, origin.session)
-        self._send(text.format(self._id_tag.decode(), *fields).encode())
+        self._send(b"%b ID (%b)\r\n" % (self._id_tag, fields.encode()))
 
     def _send_login(self, capability: bytes) -> Outcome | None:
         command = b"%b LOGIN" % self._new_tag()
