@@ -9,12 +9,15 @@ driver.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib import import_module
-from importlib.metadata import entry_points
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from perdition.errors import MapError
 from perdition.popmap.base import Popmap
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "perdition.popmap"
 
@@ -57,7 +60,14 @@ def kind_of(spelling: str) -> str:
 
 def kinds() -> list[str]:
     """All names that ``map_library`` takes."""
-    return sorted({*KINDS, *(each.name for each in entry_points(group=ENTRY_POINTS))})
+    return sorted({*KINDS, *(each.name for each in _entry_points())})
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    """What other packages offer; finding that out costs a start more than all our maps."""
+    from importlib.metadata import entry_points  # noqa: PLC0415
+
+    return entry_points(group=ENTRY_POINTS)
 
 
 def map_class(spelling: str) -> type[Popmap]:
@@ -65,7 +75,9 @@ def map_class(spelling: str) -> type[Popmap]:
     name = kind_of(spelling)
     kind = KINDS.get(name)
     if kind is None:
-        for entry in entry_points(group=ENTRY_POINTS, name=name):
+        for entry in _entry_points():
+            if entry.name != name:
+                continue
             found = entry.load()
             assert isinstance(found, type)
             return found

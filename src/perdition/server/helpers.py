@@ -13,9 +13,6 @@ from collections.abc import Callable
 
 from setproctitle import setproctitle
 
-from perdition.auth.helper import serve
-from perdition.auth.pam import Pam
-
 SERVICE = "perdition"
 
 
@@ -24,6 +21,10 @@ class Helpers:
 
     def __init__(self, title: str, count: int, folder: str = "") -> None:
         """Load PAM, so that its lack is known now; StartError when there is none."""
+        from perdition.auth.helper import serve  # noqa: PLC0415 - most daemons need neither
+        from perdition.auth.pam import Pam  # noqa: PLC0415
+
+        self._serve = serve
         self._pam = Pam(SERVICE, folder)
         self._title = title
         self.count = count
@@ -46,7 +47,7 @@ class Helpers:
                 self.ask.close()
                 in_child()
                 setproctitle(f"{self._title}: authentication")
-                serve(self._answer, self._pam)
+                self._serve(self._answer, self._pam)
                 status = 0
             finally:
                 os._exit(status)
