@@ -63,6 +63,8 @@ RUN_BY = {
     (OPERATE, "error: /etc"): "ops/test_check_config.py::test_the_example_in_the_documents",
     (OPERATE, "reload: ssl_cert_file"):
         "ops/test_check_config.py::test_a_reload_refuses_what_the_check_calls_an_error",
+    # All of it takes ten minutes: a job of it, by the same program.
+    ("docs/performance.md", "make bench"): "bench/test_bench.py::test_measures_nginx",
     (POPMAPS, "perdition.imap4 --explain"): "routing/test_routing.py::test_explain_shows_each_step",
     (POPMAPS, "map_library"): KINDS,
     (POPMAPS, "# FOLDER/popmap"): EXAMPLES,
