@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import ROOT
+from tests.servers.control import ask
 from tests.servers.daemon import BIN, Daemon
 from tests.servers.dovecot import Dovecot
 from tests.servers.lines import Lines
@@ -158,6 +159,20 @@ def test_checks_under_way_have_a_bound() -> None:
 
     with ask:
         asyncio.run(check())
+
+
+def test_over_an_upgrade_old_workers_ask_their_own_processes(
+    dovecot: Dovecot, pam: Path, tmp_path: Path
+) -> None:
+    with daemon(tmp_path / "p", pam, dovecot.port) as proxy:
+        old = helpers(proxy)
+        with Lines.to(proxy.port) as client:
+            client.hear()
+            assert "error" not in ask(proxy.control, verb="upgrade")[-1]
+            assert log_in(proxy.port, "ann").startswith("a OK"), "a new worker asks a new process"
+            assert client.ask(f"a LOGIN ann {PASSWORD}")[-1].startswith("a OK")
+        wait_for(lambda: not set(old) & set(helpers(proxy)), "old processes stay")
+        assert len(helpers(proxy)) == len(old)
 
 
 def test_inetd_mode_asks_too(dovecot: Dovecot, pam: Path, tmp_path: Path) -> None:

@@ -253,6 +253,9 @@ def test_tables_fit_the_terminal(site: Site) -> None:
 
 
 def test_exit_status_says_what_is_wrong(site: Site, tmp_path: Path) -> None:
+    alone = subprocess.run([BIN / "perditionctl"], capture_output=True, text=True, check=False)
+    assert alone.returncode == 2
+    assert "Have the running daemons become the version" in re.sub(r"\s+", " ", alone.stderr)
     nobody = subprocess.run(
         [BIN / "perditionctl", "--run-dir", tmp_path, "status"], capture_output=True, check=False
     )

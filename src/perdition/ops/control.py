@@ -31,7 +31,7 @@ from perdition.ops.control_views import (
 from perdition.ops.tables import plain
 from perdition.places import RUN_FOLDER
 
-OK, FAILED, NOT_RUNNING = 0, 1, 3  # argparse adds 2 for words it does not know
+OK, FAILED, USAGE, NOT_RUNNING = 0, 1, 2, 3
 SECONDS = 5.0  # until a daemon must have answered
 RELOAD_SECONDS = 60.0
 UPGRADE_SECONDS = 120.0
@@ -199,7 +199,11 @@ def _of_daemon(answer: Answer, name: str) -> bool:
 
 def run(argv: Iterable[str] | None = None) -> int:
     """Carry out one command; return the exit status."""
-    words = parser().parse_args(None if argv is None else list(argv))
+    given = sys.argv[1:] if argv is None else list(argv)
+    if not given:
+        parser().print_help(sys.stderr)
+        return USAGE
+    words = parser().parse_args(given)
     verb = VERBS[words.verb]
     paths = _sockets(words)
     if words.daemon:
@@ -215,7 +219,9 @@ def run(argv: Iterable[str] | None = None) -> int:
     if not answers:
         of = f" of the name {words.daemon}" if words.daemon else ""
         where = ", ".join(words.socket) or words.run_dir
-        _complain(f"no daemon{of} answers at {where}")
+        _complain(
+            f"no daemon{of} answers at {where}: none runs, or its control_socket is elsewhere"
+        )
         return NOT_RUNNING
     for answer in answers:
         for line in answer.error.splitlines():

@@ -283,7 +283,7 @@ def _protocol(word: str) -> str:
     return COMMANDS[command]
 
 
-_VERBS: dict[str, Callable[[Service], int]] = {
+VERBS: dict[str, Callable[[Service], int]] = {
     "start": Service.start,
     "stop": Service.stop,
     "restart": Service.restart,
@@ -322,7 +322,7 @@ def parser() -> argparse.ArgumentParser:
         help="stop, restart: kill what has not ended by then (default: %(default)g)",
     )  # fmt: skip
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, verb in _VERBS.items():
+    for name, verb in VERBS.items():
         words = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
         words.add_argument(
             "protocol", nargs="?", type=_protocol, help="only this daemon, such as imap4s"
@@ -336,7 +336,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     protocols = (words.protocol,) if words.protocol else tuple(DAEMONS)
     service = Service(words.defaults, words.run_dir, protocols, words.wait)
     try:
-        status = _VERBS[words.verb](service)
+        status = VERBS[words.verb](service)
     except (ConfigError, StartError, OSError) as error:
         for problem in str(error).splitlines():
             print(f"perdition-service: {problem}", file=sys.stderr)

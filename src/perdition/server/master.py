@@ -184,7 +184,7 @@ class Master:
     def _spawn(self, generation: Generation, number: int) -> None:
         column = self.counters.take()
         if column is None:
-            raise StartError("too many workers of old configurations are still alive")
+            raise StartError("too many old workers are alive; reload_timeout bounds them")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         gc.freeze()
         pid = os.fork()
