@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -28,7 +30,7 @@ ENVIRONMENT = {
 # What packages make anew by themselves, and what is no file of theirs.
 _UNSTEADY = (
     "dev", "proc", "run", "sys", "tmp", "var/cache", "var/lib/apt", "var/lib/dpkg", "var/log",
-    "var/tmp", "root", "etc/ld.so.cache", "etc/group-", "etc/gshadow-", "etc/passwd-",
+    "var/tmp", "root", "srv", "etc/ld.so.cache", "etc/group-", "etc/gshadow-", "etc/passwd-",
     "etc/shadow-", "etc/machine-id",
 )  # fmt: skip
 
@@ -145,6 +147,21 @@ class Box:
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    @contextmanager
+    def held(self, port: int, *words: str) -> Iterator[None]:
+        """A session that must be there all the while, and still be good at the end."""
+        with subprocess.Popen(
+            [required("nsenter"), f"--target={self.pid}", "--net", sys.executable, LOGIN, "--hold",
+             str(port), *words],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            assert process.stdin is not None and process.stdout is not None
+            said = [process.stdout.readline() for _ in range(3)]
+            assert said[2] == "held\n", said
+            yield
+            more, _ = process.communicate("\n", timeout=30)
+            assert process.returncode == 0, more
 
     def wait_for_login(self, port: int, *words: str) -> None:
         """Log in as soon as somebody listens."""

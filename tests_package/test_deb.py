@@ -195,9 +195,13 @@ def test_a_new_host(boxes: Boxes, host: Host) -> None:
     host_is_served(box, host)
     owners = box("sh", "-c", "ps -C perdition.imaps -o user= | sort -u").stdout.split()
     assert owners in (["perdition"], ["perditi+"]) or set(owners) == {"perditi+"}, owners
-    # It comes up by itself the next time, and goes on through a package of the same name.
-    install_again = box.apt("install", "--reinstall", f"/srv/deb/perdition_{__version__}_all.deb")
-    assert not re.search(r"(?i)error|traceback", install_again), install_again
+    # A package of 3 takes over from the one that runs, and no session ends.
+    pid = box("systemctl", "show", "-P", "MainPID", "perdition").stdout
+    with box.held(993, *host.tls):
+        said = box.apt("install", "--reinstall", f"/srv/deb/perdition_{__version__}_all.deb")
+        assert not re.search(r"(?i)error|traceback|old version", said), said
+        box.login(993, *host.tls)
+    assert box("systemctl", "show", "-P", "MainPID", "perdition").stdout == pid
     host_is_served(box, host)
     box("systemctl", "disable", "--now", "perdition")
     box("systemctl", "enable", "--now", "perdition@imaps")
