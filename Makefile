@@ -1,10 +1,11 @@
-# Two commands do everything: `make run` shows the main job, `make test` checks all there is.
+# Two commands do everything: `make run` shows the main job, `make test` checks all there is but the
+# packages, which `make deb` builds and `make test-package` installs in a Debian of their own.
 # The rest is for developers; see CONTRIBUTING.md.
 
 PYTHON ?=
 BIN = .venv/bin
 
-.PHONY: run test check manual bench steady audit clean
+.PHONY: run test test-package deb check manual bench steady audit clean
 
 run:
 	@sh tools/setup.sh '$(PYTHON)' demo
@@ -14,6 +15,17 @@ test:
 	@sh tools/setup.sh '$(PYTHON)' dev
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+
+# The Debian packages, in dist/deb.
+deb:
+	@sh tools/setup.sh '$(PYTHON)' package
+	bash tools/deb.sh
+
+# Packages, wheel and image, each where it would be used; takes root and some minutes.
+test-package:
+	@sh tools/setup.sh '$(PYTHON)' dev
+	@sh tools/setup.sh '$(PYTHON)' package
+	$(BIN)/python -m pytest tests_package
 
 # What needs no server: style, types, the direction of imports.
 check:
@@ -43,4 +55,4 @@ audit:
 	$(BIN)/python -m pip_audit --local --skip-editable
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,8 +1,9 @@
 #!/bin/sh
 # setup.sh PYTHON EXTRA: what the Makefile needs before it can work.
 # Makes .venv with this project and its extra (demo: for `make run`; dev: for `make test`).
-# For dev it also sees to the Debian packages of tests/packages.txt: root gets them installed,
-# anybody else is told what is missing and which tests will be skipped for it.
+# For dev it also sees to the Debian packages of tests/packages.txt, for package to those of
+# tests_package/packages.txt and to nothing else: root gets them installed, anybody else is told
+# what is missing and what will not be done for it.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 
@@ -69,28 +70,37 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
     fi
 fi
 
-# What the tests run and what drivers are built with, before anything is built.
-if [ "$extra" = dev ]; then
+# See to it that the Debian packages of a list are there.
+need_packages() {
     if ! command -v dpkg-query >/dev/null; then
-        say "this is no Debian: tests whose programs are missing are skipped by name"
-    else
-        missing=
-        while read -r package _; do
-            case $package in '' | '#'*) continue ;; esac
-            is_installed "$package" || missing="$missing $package"
-        done <tests/packages.txt
-        if [ "$missing" ] && is_root; then
-            # shellcheck disable=SC2086 # a list of names
-            install_packages $missing
-        elif [ "$missing" ]; then
-            say "not installed, so tests that need them are skipped:"
-            while read -r package what; do
-                case " $missing " in *" $package "*) say "  $package: $what" ;; esac
-            done <tests/packages.txt
-            say "as root, make test installs them"
-        fi
+        say "this is no Debian: what takes the programs of $1 is not done"
+        return
     fi
-fi
+    missing=
+    while read -r package _; do
+        case $package in '' | '#'*) continue ;; esac
+        is_installed "$package" || missing="$missing $package"
+    done <"$1"
+    if [ "$missing" ] && is_root; then
+        # shellcheck disable=SC2086 # a list of names
+        install_packages $missing
+    elif [ "$missing" ]; then
+        say "not installed, so what needs them is not done:"
+        while read -r package what; do
+            case " $missing " in *" $package "*) say "  $package: $what" ;; esac
+        done <"$1"
+        say "as root, make installs them"
+    fi
+}
+
+# What the tests run and what drivers are built with, before anything is built.
+case $extra in
+    dev) need_packages tests/packages.txt ;;
+    package)
+        need_packages tests_package/packages.txt
+        exit 0
+        ;;
+esac
 
 stamp=.venv/.installed-$extra
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then

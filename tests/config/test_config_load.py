@@ -280,3 +280,32 @@ def test_loading_brings_in_nothing_heavy() -> None:
     assert "perdition.config.load" in loaded.split()
     heavy = {"asyncio", "ssl", "socket", "logging", "argparse", "difflib", "textwrap", "uvloop"}
     assert not heavy & set(loaded.split())
+
+
+def test_the_environment_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "perdition.conf").write_text("timeout 1\noutgoing_port 1\nlisten_port 1\n")
+    for name, value in {
+        "PERDITION_TIMEOUT": "2", "PERDITION_OUTGOING_PORT": "2", "PERDITION_NO_LOOKUP": "yes",
+        "PERDITION_PID_FILE": "", "PERDITION_PROTOCOL": "IMAP4S", "PERDITION_QUIET": "no",
+        "PERDITION_PORT_993_TCP": "tcp://10.0.0.1:993", "PERDITION_SERVICE_HOST": "10.0.0.1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    words = ["--from_environment", "--timeout", "3"]
+    config = load("perdition", words, config_dir=str(tmp_path))
+    assert (config.timeout, config.outgoing_port, config.listen_port) == (3, "2", "1")
+    assert (config.no_lookup, config.quiet, config.pid_file) == (True, False, "")
+    assert config.protocol == "IMAP4S"
+    config = load("perdition", [], config_dir=str(tmp_path))
+    assert (config.timeout, config.no_lookup, config.protocol) == (1, False, "POP3")
+    monkeypatch.setenv("PERDITION_TIMOUT", "2")
+    monkeypatch.setenv("PERDITION_timeout", "2")
+    monkeypatch.setenv("PERDITION_WORKERS", "many")
+    with pytest.raises(ConfigError) as trouble:
+        load("perdition", words, config_dir=str(tmp_path))
+    assert list(trouble.value.problems) == [
+        "PERDITION_TIMOUT: unknown option; did you mean timeout?",
+        "PERDITION_WORKERS: not a number: 'many'",
+        "PERDITION_timeout: unknown option; did you mean timeout?",
+    ]

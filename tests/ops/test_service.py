@@ -38,7 +38,8 @@ class Host:
         own = {name: f"-l {port} --control_socket {self.folder}/{name}.sock"
                for name, port in self.ports.items()}  # fmt: skip
         text += f"IMAP4_FLAGS='{own['imap4']}'\n"
-        text += f"IMAP4S_FLAGS='{own['imaps']} --ssl_mode none'\n"
+        if "IMAP4S_FLAGS" not in lines:
+            text += f"IMAP4S_FLAGS='{own['imaps']} --ssl_mode none'\n"
         (self.folder / "defaults").write_text(text)
 
     def command(self, *words: str) -> list[str]:
@@ -212,13 +213,13 @@ def test_words_that_it_does_not_know(host: Host) -> None:
 class Run:
     """``perdition-service run`` under a service manager's ears. A context that ends with it."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *words: str) -> None:
         self.ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.ears.settimeout(10)
         self.ears.bind("")
         name = "@" + self.ears.getsockname()[1:].decode()
         self.process = subprocess.Popen(
-            host.command("run"), env={**os.environ, "NOTIFY_SOCKET": name},
+            host.command(*words, "run"), env={**os.environ, "NOTIFY_SOCKET": name},
             stderr=subprocess.PIPE,
         )  # fmt: skip
 
@@ -255,6 +256,25 @@ def test_run_tells_systemd_and_ends_all(host: Host) -> None:
         assert run.process.wait(10) == 0
     assert not listens(host.ports["imap4"])
     assert not listens(host.ports["imaps"])
+
+
+def test_run_tolerates_a_daemon_that_can_not_start_if_it_is_told_to(host: Host) -> None:
+    host.write(IMAP4="yes", IMAP4S="yes", IMAP4S_FLAGS="'--ssl_cert_file /nonexistent'")
+    with Run(host) as run:
+        assert run.process.wait(15) == 1
+    assert not listens(host.ports["imap4"])
+    with Run(host, "--tolerant") as run:
+        message = run.hears("READY=1")
+        assert "STATUS=perdition.imap4 up, perdition.imaps could not start" in message
+        assert listens(host.ports["imap4"])
+        run.process.send_signal(signal.SIGHUP)
+        run.hears("RELOADING=1")
+        run.hears("READY=1")
+        run.process.terminate()
+        assert run.process.wait(10) == 0
+    host.write(IMAP4S="yes", IMAP4S_FLAGS="'--ssl_cert_file /nonexistent'")
+    with Run(host, "--tolerant") as run:
+        assert run.process.wait(15) == 1
 
 
 def test_run_loses_no_reload_that_comes_before_a_daemon_is_up(host: Host) -> None:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import ctypes
 import random
+import sys
 import threading
+import time
+from importlib import import_module, reload
 from pathlib import Path
 
 import pytest
 
 from perdition.errors import MapError
-from perdition.popmap import regex
+from perdition.popmap import regex, regex_libc
 from perdition.popmap.base import Query, Stale
 
 _EXTENDED = 1  # regex.h
 _GROUPS = 10
 
 _libc = ctypes.CDLL(None)
+
+
+ENGINES = ("perdition.popmap.regex_re2", "perdition.popmap.regex_libc")
+
+
+@pytest.fixture(params=ENGINES, ids=lambda name: name.rpartition("_")[2])
+def each_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With RE2, and as where it is not installed."""
+    monkeypatch.setattr(regex, "engine", import_module(request.param))
 
 
 class _Match(ctypes.Structure):
@@ -48,6 +60,7 @@ def _by_ours(path: Path, expression: bytes, key: bytes) -> str | None:
     return None if route is None else route.user.decode()
 
 
+@pytest.mark.usefixtures("each_engine")
 @pytest.mark.parametrize(
     ("expression", "key"),
     [
@@ -66,6 +79,7 @@ def test_an_expression_as_the_c_library(tmp_path: Path, expression: bytes, key: 
     assert _by_ours(tmp_path / "re", expression, key) == _by_libc(expression, key)
 
 
+@pytest.mark.usefixtures("each_engine")
 def test_many_expressions_as_the_c_library(tmp_path: Path) -> None:
     """What is matched, and by which expression; texts of groups where they are unambiguous."""
     chance = random.Random(5)
@@ -100,6 +114,7 @@ def test_what_the_engine_can_not_do_is_refused(
     assert str(trouble.value) == f"{path}:2: {reason}"
 
 
+@pytest.mark.usefixtures("each_engine")
 def test_the_first_of_many_counts_whatever_their_literal_parts(tmp_path: Path) -> None:
     path = tmp_path / "re"
     rows = [f"^u.*{number:05d}@ 10.0.0.{number % 250 + 1}" for number in range(5000)]
@@ -117,6 +132,7 @@ def test_the_first_of_many_counts_whatever_their_literal_parts(tmp_path: Path) -
     assert popmap.lookup(Query(b"")) is None
 
 
+@pytest.mark.usefixtures("each_engine")
 def test_expressions_with_letters_beyond_ascii(tmp_path: Path) -> None:
     path = tmp_path / "re"
     path.write_text("'^jürgen@' 10.0.0.1\n'^(é|è).*z$' 10.0.0.2\n")
@@ -130,6 +146,7 @@ def test_expressions_with_letters_beyond_ascii(tmp_path: Path) -> None:
     assert popmap.lookup(Query("jürgen@x".encode("latin-1"))) is None
 
 
+@pytest.mark.usefixtures("each_engine")
 def test_expressions_too_large_to_be_searched_together(tmp_path: Path) -> None:
     path = tmp_path / "re"
     long = "".join(f"{number:06d}" for number in range(40))
@@ -141,6 +158,7 @@ def test_expressions_too_large_to_be_searched_together(tmp_path: Path) -> None:
     assert route.servers[0].host == "10.0.0.150"
 
 
+@pytest.mark.usefixtures("each_engine")
 def test_a_refresh_never_mixes_old_and_new_rules(tmp_path: Path) -> None:
     """Look-ups go on while the file is read in a thread: either file answers, whole."""
     path = tmp_path / "re"
@@ -172,3 +190,60 @@ def test_a_refresh_never_mixes_old_and_new_rules(tmp_path: Path) -> None:
         assert route is not None
         assert route.servers[0].host in ("h0-7", "h150-7")
     writer.join()
+
+
+def test_without_re2_the_c_library_is_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "perdition.popmap.regex_re2", None)
+    try:
+        assert reload(regex).engine is regex_libc
+    finally:
+        monkeypatch.undo()
+        assert reload(regex).engine is not regex_libc
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        (rb"(a)\1", "back-references such as \\1 are not supported"),
+        (rb"(a{1,100}){11}", "repeats more than 1000 times"),
+        (b"(" * 101 + b"a" + b")" * 101, "more than 100 groups within each other"),
+        (b"a" * 8193, "longer than 8192 bytes"),
+        (rb"(a", "Unmatched ( or \\("),
+    ],
+)
+def test_what_the_c_library_must_not_be_asked(expression: bytes, reason: str) -> None:
+    with pytest.raises(ValueError) as trouble:
+        regex_libc.checked(expression)
+    assert str(trouble.value) == reason
+
+
+@pytest.mark.parametrize("accepted", [rb"(a)[\1]", rb"(a{1,100}){10}", rb"\<.*", rb"[[.a.]]{,3}"])
+def test_what_the_c_library_can_do(accepted: bytes) -> None:
+    assert regex_libc.checked(accepted) == accepted
+
+
+def test_no_name_stops_the_c_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The longest name at expressions that take other engines ages, and memory by and by."""
+    monkeypatch.setattr(regex_libc, "MEMORY_LIMIT", 3000)  # each is compiled anew twice
+    path = tmp_path / "re"
+    hard = ["(a|aa)+$", "(x+x+)+y", "(a|b)*a(a|b){20}c", "((.*)@(.*))|((.*)#(.*))", "(.*)(.*)(.*)z"]
+    path.write_text("".join(f"'{each}' 10.0.0.1\n" for each in hard))
+    popmap = regex_map_by_libc(path)
+    chance = random.Random(1)
+    began = time.process_time()
+    for turn in range(8):
+        letters = b"ab" if turn else b"x"
+        key = bytes(chance.choices(letters, k=1023)) + b"b"
+        assert popmap.lookup(Query(key)) is None
+    assert time.process_time() - began < 10
+    route = popmap.lookup(Query(b"xxy"))
+    assert route is not None
+    assert route.servers[0].host == "10.0.0.1"
+
+
+def regex_map_by_libc(path: Path) -> regex.Map:
+    popmap = regex.Map(str(path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regex, "engine", regex_libc)
+        popmap.open()
+    return popmap

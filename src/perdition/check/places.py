@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 from perdition.check.files import content
 from perdition.check.findings import NOTE, WARNING, Finding
-from perdition.config import Config, argv, file
+from perdition.config import Config, argv, environment, file
 from perdition.config.fields import Setting
 
 COMMAND_LINE = "command line"
 
 
 def find_places(words: list[str], config: Config) -> tuple[dict[str, str], list[Finding]]:
-    """Option -> FILE:LINE or `COMMAND_LINE`, for each that is given; and what is odd."""
+    """Option -> FILE:LINE, a variable's name or `COMMAND_LINE`, for each given; and what is odd."""
     places: dict[str, str] = {}
     found: list[Finding] = []
     text = content(config.config_path).decode("utf-8", "surrogateescape")
@@ -27,6 +29,14 @@ def find_places(words: list[str], config: Config) -> tuple[dict[str, str], list[
             why = f"{name} is given again: this one holds, {_line(places[name])} does not"
             found.append(Finding(WARNING, name, why, place))
         _put(places, setting, place)
+    if config.from_environment:
+        for setting in environment.parse(os.environ):
+            if not isinstance(setting, str):
+                name = setting.option.name
+                if name in places:
+                    why = f"{name} has no effect here: {setting.place} outdoes it"
+                    found.append(Finding(NOTE, name, why, places[name]))
+                _put(places, setting, setting.place)
     said: set[str] = set()
     for setting in argv.parse(words):
         if isinstance(setting, str):

@@ -1,7 +1,8 @@
 """From a command's name and words to a `Config`: the file's look-up, precedence, all complaints.
 
-The command line wins over the file, the file over the defaults, for every option. Reload is
-calling `load` again. Only the configuration file is opened, never a file that an option names.
+The command line wins over the environment (where it is asked for), that over the file, the file
+over the defaults, for every option. Reload is calling `load` again. Only the configuration file is
+opened, never a file that an option names.
 Invariant: the outcome is a whole `Config` or a ConfigError with every problem found.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from perdition.config import argv as command_line
+from perdition.config import environment
 from perdition.config import file as config_file
 from perdition.config.checks import impossible
 from perdition.config.fields import Setting
@@ -35,6 +37,8 @@ def load(
     basename = os.path.basename(argv0)
     problems: list[str] = []
     given = _read(command_line.parse(argv), problems)
+    if given.get("from_environment"):
+        given = _read(environment.parse(os.environ), problems) | given
     if {"ssl_passphrase_fd", "ssl_passphrase_file"} <= given.keys():
         problems.append("ssl_passphrase_fd and ssl_passphrase_file: only one of them may be given")
     path = ""

@@ -176,6 +176,12 @@ class Config(TlsOptions):
         meta="WHEN",
         since="3.0",
     )
+    from_environment: bool = flag(
+        "Read options from the environment, too, each as PERDITION_ and its name in capitals. They "
+        "outdo the file; the command line outdoes them.",
+        argv_only=True,
+        since="3.0",
+    )
     group: str = opt("nogroup", some, "Group to run as; name or number.", short="g", meta="GROUP")
     help: bool = flag("Show the options and exit.", short="h", argv_only=True)
     hide_server_errors: bool = flag(

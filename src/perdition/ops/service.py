@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from perdition.errors import ConfigError, StartError
 from perdition.notify import notify
 from perdition.ops.defaults import DAEMONS, MASTER, PATH, Defaults, read_defaults
+from perdition.ops.drop_in import drop_in
 from perdition.ops.processes import Running, find, listening
 from perdition.ops.supervise import go_on, supervise
 from perdition.places import RUN_FOLDER
@@ -41,6 +42,7 @@ class Service:
     run_dir: str = RUN_FOLDER
     protocols: tuple[str, ...] = tuple(DAEMONS)  # which the verbs are about
     patience: float = STOP_PATIENCE
+    tolerant: bool = False  # whether `run` leaves aside daemons that can't start
 
     # -- verbs ------------------------------------------------------------------------------
 
@@ -124,7 +126,26 @@ class Service:
             command = DAEMONS[protocol]
             self._make_way(command)
             daemons[command] = [*self._words(protocol, defaults), "--no_daemon"]
-        return supervise(daemons, os.environ | defaults.environment)
+        environment = os.environ | defaults.environment
+        return supervise(daemons, environment, tolerant=self.tolerant)
+
+    def drop_in(self) -> int:
+        """Print what perdition.service needs beyond what it has, for the chosen daemons."""
+        defaults = self._defaults()
+        commands = [self._words(each, defaults) for each in self.protocols
+                    if each in defaults.chosen]  # fmt: skip
+        environment = os.environ | defaults.environment
+        broken = [
+            os.path.basename(words[0])
+            for words in commands
+            if subprocess.run(
+                [*words, "--check_config"], env=environment, capture_output=True, check=False
+            ).returncode
+        ]
+        if len(broken) == len(commands):
+            broken = []  # none starts, either way
+        print(drop_in(commands, broken, os.path.abspath(sys.argv[0])), end="")
+        return OK
 
     # -- parts ------------------------------------------------------------------------------
 
@@ -292,6 +313,7 @@ VERBS: dict[str, Callable[[Service], int]] = {
     "status": Service.status,
     "check": Service.check,
     "run": Service.run,
+    "drop-in": Service.drop_in,
 }
 
 
@@ -321,6 +343,9 @@ def parser() -> argparse.ArgumentParser:
         "--wait", metavar="SECONDS", type=float, default=STOP_PATIENCE,
         help="stop, restart: kill what has not ended by then (default: %(default)g)",
     )  # fmt: skip
+    top.add_argument(
+        "--tolerant", action="store_true", help="run: leave aside daemons that can't start"
+    )
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
         words = verbs.add_parser(name, help=verb.__doc__, description=verb.__doc__)
@@ -334,7 +359,7 @@ def main(argv: Iterable[str] | None = None) -> None:
     """The console command."""
     words = parser().parse_args(None if argv is None else list(argv))
     protocols = (words.protocol,) if words.protocol else tuple(DAEMONS)
-    service = Service(words.defaults, words.run_dir, protocols, words.wait)
+    service = Service(words.defaults, words.run_dir, protocols, words.wait, words.tolerant)
     try:
         status = VERBS[words.verb](service)
     except (ConfigError, StartError, OSError) as error:

@@ -79,15 +79,18 @@ class _Ward:
     due: float = 0.0  # monotonic: when to start it again
 
 
-def supervise(daemons: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> int:
+def supervise(
+    daemons: Mapping[str, Sequence[str]], environment: Mapping[str, str], *, tolerant: bool = False
+) -> int:
     """Run the daemons (command -> program and words) until all have ended.
 
-    Returns 0, or 1 when one of them could not start; then the others are stopped.
+    Returns 0, or 1 when one of them could not start; then the others are stopped. If `tolerant`
+    they are not, and it is 1 when none could start.
     """
     wards = [_Ward(command, words) for command, words in daemons.items()]
     ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     ears.bind("")  # the kernel finds an abstract name, as in unix(7)
-    return _Supervisor(wards, environment, ears).run()
+    return _Supervisor(wards, environment, ears, tolerant).run()
 
 
 def go_on() -> int | None:
@@ -99,14 +102,18 @@ def go_on() -> int | None:
     wards = []
     for command, words, pid, ready in state["wards"]:
         wards.append(_Ward(command, words, _Inherited(pid) if pid else None, ready))
-    supervisor = _Supervisor(wards, state["environment"], socket.socket(fileno=state["ears"]))
+    supervisor = _Supervisor(wards, state["environment"], socket.socket(fileno=state["ears"]), False)
     supervisor.up = True
     return supervisor.run()
 
 
 class _Supervisor:
     def __init__(
-        self, wards: list[_Ward], environment: Mapping[str, str], ears: socket.socket
+        self,
+        wards: list[_Ward],
+        environment: Mapping[str, str],
+        ears: socket.socket,
+        tolerant: bool,
     ) -> None:
         self._wards = wards
         self._ears = ears
@@ -115,6 +122,8 @@ class _Supervisor:
         self._ears.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         name = self._ears.getsockname()[1:].decode("ascii")
         self._environment = {**environment, "NOTIFY_SOCKET": f"@{name}"}
+        self._tolerant = tolerant
+        self._left_aside: list[str] = []  # commands that could not start
         self.up = False  # all have been ready once
         self._outdated = False  # a daemon is of a newer version than we are
         self._stopping = False
@@ -191,6 +200,7 @@ class _Supervisor:
         if self._stopping or not self.up:
             return
         states = [f"{w.command} {'up' if w.ready else 'down'}" for w in self._wards]
+        states += [f"{command} could not start" for command in self._left_aside]
         ready = () if self._reloading else ("READY=1",)
         notify(*ready, f"STATUS={', '.join(states)}")
 
@@ -280,8 +290,11 @@ class _Supervisor:
             return
         if not self.up:
             _say(f"{ward.command} could not start: {how}")
-            self._status = 1
-            self._stop()
+            if self._tolerant:
+                self._leave_aside(ward)
+            else:
+                self._status = 1
+                self._stop()
         elif was_ready and code == 0:
             _say(f"{ward.command} has ended as it was told to")
             ward.due = float("inf")
@@ -290,6 +303,13 @@ class _Supervisor:
             ward.due = time.monotonic() + ward.pause
             ward.pause = min(LONGEST_PAUSE, ward.pause * 2)
         self._report()
+
+    def _leave_aside(self, ward: _Ward) -> None:
+        ward.due = float("inf")
+        self._left_aside.append(ward.command)
+        others = [other for other in self._wards if other.due != float("inf")]
+        self._status = int(not others)
+        self.up = bool(others) and all(other.ready for other in others)
 
     def _forget(self) -> None:
         """Drop those that will not be started again."""

@@ -41,7 +41,7 @@ KINDS: dict[str, Kind] = {
     "nis": Kind("nis", "ypmatch (Debian: yp-tools)"),
     "odbc": Kind("odbc", "pyodbc (perdition[odbc]; Debian: python3-pyodbc)"),
     "popmap": Kind("flat"),
-    "posix_regex": Kind("regex", "google-re2 (perdition[regex])"),
+    "posix_regex": Kind("regex", "google-re2 (perdition[regex]) or the GNU C library"),
     "postgresql": Kind("postgresql", "psycopg (perdition[postgresql]; Debian: python3-psycopg)"),
     "redis": Kind("redis", "redis (perdition[redis]; Debian: python3-redis)"),
     "sqlite": Kind("sqlite"),
