@@ -20,8 +20,8 @@ def installed(wheel: Path, folder: Path) -> Path:
     """Give the folder of a fresh environment with the wheel and what it depends on."""
     place = folder / "venv"
     for words in (
-        [sys.executable, "-m", "venv", place],
-        [place / "bin/pip", "install", "--quiet", "--disable-pip-version-check", wheel],
+        [sys.executable, "-m", "venv", str(place)],
+        [f"{place}/bin/pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)],
     ):
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
