@@ -74,9 +74,7 @@ def image(folder: Path, base: Path) -> Iterator[Image]:
     image.close()
 
 
-def test_the_image_runs_in_the_foreground_and_says_all_on_standard_output(
-    image: Image, folder: Path, certificates: Path
-) -> None:
+def test_the_image_runs_in_the_foreground(image: Image, folder: Path, certificates: Path) -> None:
     assert image.config["Entrypoint"] == ["perdition", "--from_environment"]
     assert {"143/tcp", "993/tcp", "110/tcp", "995/tcp", "4190/tcp"} == set(
         image.config["ExposedPorts"]
