@@ -70,7 +70,8 @@ RUN_BY = {
     (INSTALL, "pipx install"): "../tests_package/test_wheel.py::test_commands",
     (INSTALL, "cd "): "../tests_package/test_wheel.py::test_pages_units_and_samples_are_in_share",
     # By buildah, and a container of systemd-nspawn in podman's place.
-    (INSTALL, "podman "): "../tests_package/test_container.py::test_the_image_runs_in_the_foreground",
+    (INSTALL, "podman "):
+        "../tests_package/test_container.py::test_the_image_runs_in_the_foreground",
     ("docs/migrate.md", "apt install"): f"{DEB}test_an_upgrade_from_2_2_and_the_way_back",
     # All of it takes ten minutes: a job of it, by the same program.
     ("docs/performance.md", "make bench"): "bench/test_bench.py::test_measures_nginx",
