@@ -299,6 +299,12 @@ def test_an_upgrade_that_needs_more_than_the_unit(boxes: Boxes, certificates: Pa
     assert active(box) == "active"
     users = set(box("sh", "-c", "ps -C perdition.imap4 -o user=").stdout.split())
     assert users == {"root", "mail"}
+    # A driver that comes later may mend what could not start: what is needed is found anew.
+    box.write(DROP_IN, f"{drop_in}\nLimitNOFILE=1024\n")
+    install(box, "perdition-mysql")
+    assert box.path(DROP_IN).read_text() == drop_in
+    box.wait_for_login(143, USER, PASSWORD)
+    box.apt("purge", "perdition-mysql")
     # 2.2 takes over again, with nothing of ours in its way.
     box.apt("install", "--allow-downgrades", f"perdition={old_version(box)}")
     assert not box.path(DROP_IN).parent.exists()
