@@ -26,7 +26,7 @@ def log_in(port: int, user: str, password: str, *, authority: str = "", hold: bo
         print("held", flush=True)
         sys.stdin.readline()
         client.noop()
-    if client.append("INBOX", "", b"", b"Subject: one\r\n\r\ntext\r\n")[0] != "OK":
+    if client.append("INBOX", "", None, b"Subject: one\r\n\r\ntext\r\n")[0] != "OK":
         raise OSError("the mail was not taken")
     client.logout()
 

@@ -74,9 +74,7 @@ def image(folder: Path, base: Path) -> Iterator[Image]:
     image.close()
 
 
-def test_the_image_runs_in_the_foreground_and_says_all_on_standard_output(
-    image: Image, folder: Path, certificates: Path
-) -> None:
+def test_the_image_runs_in_the_foreground(image: Image, folder: Path, certificates: Path) -> None:
     assert image.config["Entrypoint"] == ["perdition", "--from_environment"]
     assert {"143/tcp", "993/tcp", "110/tcp", "995/tcp", "4190/tcp"} == set(
         image.config["ExposedPorts"]
@@ -112,7 +110,7 @@ def test_the_image_runs_in_the_foreground_and_says_all_on_standard_output(
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
             first = int(children.split()[0])
             status = Path(f"/proc/{first}/status").read_text()
-            assert "\nNSpid:\t%d\t1\n" % first in status
+            assert f"\nNSpid:\t{first}\t1\n" in status
             os.kill(first, signal.SIGTERM)
             assert process.wait(20) == 0
         finally:

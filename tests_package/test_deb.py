@@ -173,7 +173,7 @@ def test_commands_are_where_those_of_2_2_are(packages: Path, boxes: Boxes) -> No
                         "--explain", "kim").stdout  # fmt: skip
         assert "127.0.0.1" in explained
     for kind in MAPS:
-        said = box("perditiondb_%s_makedb" % kind, "--print").stdout
+        said = box(f"perditiondb_{kind}_makedb", "--print").stdout
         assert said
 
 
@@ -235,8 +235,8 @@ def test_an_upgrade_from_2_2_and_the_way_back(boxes: Boxes, host: Host) -> None:
     box.write("/etc/perdition/popmap", "kim:127.0.0.1\n")
     box("systemctl", "restart", "perdition")
     host_is_served_by_2(box, host)
-    kept = {name: box.path(name).read_bytes() for name in
-            (DEFAULTS, CONFIGURATION, "/etc/perdition/popmap", "/etc/perdition/perdition.conf")}  # fmt: skip
+    names = (DEFAULTS, CONFIGURATION, "/etc/perdition/popmap", "/etc/perdition/perdition.conf")
+    kept = {name: box.path(name).read_bytes() for name in names}
 
     install(box, "perdition", "perdition-ldap")
     assert {name: box.path(name).read_bytes() for name in kept} == kept
@@ -299,6 +299,12 @@ def test_an_upgrade_that_needs_more_than_the_unit(boxes: Boxes, certificates: Pa
     assert active(box) == "active"
     users = set(box("sh", "-c", "ps -C perdition.imap4 -o user=").stdout.split())
     assert users == {"root", "mail"}
+    # A driver that comes later may mend what could not start: what is needed is found anew.
+    box.write(DROP_IN, f"{drop_in}\nLimitNOFILE=1024\n")
+    install(box, "perdition-mysql")
+    assert box.path(DROP_IN).read_text() == drop_in
+    box.wait_for_login(143, USER, PASSWORD)
+    box.apt("purge", "perdition-mysql")
     # 2.2 takes over again, with nothing of ours in its way.
     box.apt("install", "--allow-downgrades", f"perdition={old_version(box)}")
     assert not box.path(DROP_IN).parent.exists()

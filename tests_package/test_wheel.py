@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import ROOT
+from tests.documents.pages import block
 
 from perdition import __version__
 from perdition.protocols import COMMANDS
@@ -20,8 +21,8 @@ def installed(wheel: Path, folder: Path) -> Path:
     """Give the folder of a fresh environment with the wheel and what it depends on."""
     place = folder / "venv"
     for words in (
-        [sys.executable, "-m", "venv", place],
-        [place / "bin/pip", "install", "--quiet", "--disable-pip-version-check", wheel],
+        [sys.executable, "-m", "venv", str(place)],
+        [f"{place}/bin/pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)],
     ):
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -46,7 +47,7 @@ def test_commands(installed: Path) -> None:
         assert said(installed, f"perditiondb_{kind}_makedb", "--print")
 
 
-def test_pages_units_and_samples_are_in_share(installed: Path) -> None:
+def test_pages_units_and_samples_are_in_share(installed: Path, tmp_path: Path) -> None:
     for theirs, ours in (
         ("man", "man"), ("bash-completion", "bash-completion"), *(
             (f"perdition/{name}", name) for name in
@@ -68,3 +69,11 @@ def test_pages_units_and_samples_are_in_share(installed: Path) -> None:
         "man8/perdition-service.8",
     ):
         assert (installed / "share/man" / page).exists()
+    # As the page has it, with a folder in the place of the root.
+    commands = block("docs/install.md", "cd ").text.splitlines()[1:]
+    assert len(commands) == 2
+    for command in commands:
+        words = command.replace(" /etc/", f" {tmp_path}/etc/").split()
+        subprocess.run(words, cwd=installed / "share/perdition", check=True)
+    assert (tmp_path / "etc/systemd/system/perdition.service").exists()
+    assert (tmp_path / "etc/default/perdition").exists()

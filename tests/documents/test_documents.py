@@ -26,10 +26,11 @@ from perdition.popmap import registry
 from perdition.popmap.base import route_of
 from perdition.protocols import COMMANDS
 
-README, HOWTO, OPERATE, POPMAPS = (
-    "README.md", "docs/howto-dmz.md", "docs/operate.md", "docs/popmaps.md",
+README, HOWTO, INSTALL, OPERATE, POPMAPS = (
+    "README.md", "docs/howto-dmz.md", "docs/install.md", "docs/operate.md", "docs/popmaps.md",
 )  # fmt: skip
 USER, PASSWORD = "demouser", "demopass"
+DEB = "../tests_package/test_deb.py::"  # make test-package
 HERE = "documents/test_documents.py::"
 KINDS = "popmap/test_docs.py::test_the_options_are_understood"
 EXAMPLES = "popmap/test_docs.py::test_the_example_works"
@@ -63,6 +64,15 @@ RUN_BY = {
     (OPERATE, "error: /etc"): "ops/test_check_config.py::test_the_example_in_the_documents",
     (OPERATE, "reload: ssl_cert_file"):
         "ops/test_check_config.py::test_a_reload_refuses_what_the_check_calls_an_error",
+    (INSTALL, "make deb"): f"{DEB}test_a_new_host",
+    (INSTALL, "perdition-service check"): f"{DEB}test_a_new_host",
+    # As pipx does it, without pipx.
+    (INSTALL, "pipx install"): "../tests_package/test_wheel.py::test_commands",
+    (INSTALL, "cd "): "../tests_package/test_wheel.py::test_pages_units_and_samples_are_in_share",
+    # By buildah, and a container of systemd-nspawn in podman's place.
+    (INSTALL, "podman "):
+        "../tests_package/test_container.py::test_the_image_runs_in_the_foreground",
+    ("docs/migrate.md", "apt install"): f"{DEB}test_an_upgrade_from_2_2_and_the_way_back",
     # All of it takes ten minutes: a job of it, by the same program.
     ("docs/performance.md", "make bench"): "bench/test_bench.py::test_measures_nginx",
     (POPMAPS, "perdition.imap4 --explain"): "routing/test_routing.py::test_explain_shows_each_step",

@@ -118,7 +118,7 @@ def test_the_command_looks_at_the_chosen_daemons(tmp_path: Path) -> None:
         "RUN_PERDITION=yes POP3=no POP3S=no IMAP4=yes IMAP4S=yes MANAGESIEVE=no\n"
         "FLAGS='-s 127.0.0.1 -n' IMAP4S_FLAGS='--ssl_cert_file /nonexistent'\n"
     )
-    words = [BIN / "perdition-service", "--defaults", defaults, "drop-in"]
+    words = [str(BIN / "perdition-service"), "--defaults", str(defaults), "drop-in"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "# perdition.imaps: can't start now" in done.stdout
     assert done.stdout.endswith(f"\nExecStart={BIN}/perdition-service --tolerant run\n")

@@ -62,9 +62,9 @@ def drop_in(commands: Iterable[Sequence[str]], broken: Iterable[str], program: s
 
 
 def _needs(config: Config) -> Iterator[Need]:
-    for option in ("username", "group"):
-        if option in config.given:
-            yield f"{option} {getattr(config, option)}: workers change to it", AS_ROOT
+    for name in ("username", "group"):
+        if name in config.given:
+            yield f"{name} {getattr(config, name)}: workers change to it", AS_ROOT
     if config.authenticate_in:
         yield "authenticate_in: PAM may have to read /etc/shadow", AS_ROOT
     if config.log_facility.startswith("/"):
@@ -72,11 +72,11 @@ def _needs(config: Config) -> Iterator[Need]:
     if (path := _map_file(config)) and not _may(path, stat.S_IRUSR):
         yield f"{path}: the user {USER} may not read this popmap", AS_ROOT
     for option in OPTIONS.values():
-        path = getattr(config, option.name) if option.path else ""
-        if path and _is_below(path, _HOMES):
-            yield f"{option.name} {path}: is in a home", ("ProtectHome=read-only",)
-        if path and _is_below(path, _TEMPORARY):
-            yield f"{option.name} {path}: is among temporary files", ("PrivateTmp=no",)
+        file = getattr(config, option.name) if option.path else ""
+        if file and _is_below(file, _HOMES):
+            yield f"{option.name} {file}: is in a home", ("ProtectHome=read-only",)
+        if file and _is_below(file, _TEMPORARY):
+            yield f"{option.name} {file}: is among temporary files", ("PrivateTmp=no",)
 
 
 def _log_needs(path: str) -> Iterator[Need]:
@@ -111,7 +111,7 @@ def _map_file(config: Config) -> str:
 
 
 def _may(path: str, right: int) -> bool:
-    """Whether the units' user has a right of S_IRUSR or S_IWUSR to a file; no groups but its own."""
+    """Whether the units' user has S_IRUSR or S_IWUSR to a file, itself or by its own group."""
     state = os.stat(path)
     try:
         user = pwd.getpwnam(USER)

@@ -65,7 +65,7 @@ class _Expression:
         if self._is_compiled:
             _libc.regfree(self._compiled)
 
-    def find(self, key: bytes) -> Sequence[_Match] | None:
+    def find(self, key: bytes) -> ctypes.Array[_Match] | None:
         """The parts of the key that the whole and its groups match."""
         found = (_Match * _GROUPS)()
         found[0].start, found[0].end = 0, len(key)
