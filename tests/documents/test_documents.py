@@ -29,6 +29,7 @@ from perdition.protocols import COMMANDS
 README, HOWTO, OPERATE, POPMAPS = (
     "README.md", "docs/howto-dmz.md", "docs/operate.md", "docs/popmaps.md",
 )  # fmt: skip
+INSTALL, IMAGE = "docs/install.md", "../tests_package/test_container.py::"
 USER, PASSWORD = "demouser", "demopass"
 HERE = "documents/test_documents.py::"
 KINDS = "popmap/test_docs.py::test_the_options_are_understood"
@@ -63,6 +64,17 @@ RUN_BY = {
     (OPERATE, "error: /etc"): "ops/test_check_config.py::test_the_example_in_the_documents",
     (OPERATE, "reload: ssl_cert_file"):
         "ops/test_check_config.py::test_a_reload_refuses_what_the_check_calls_an_error",
+    # By make test-package: the packages in hosts with systemd, the wheel by pip instead of pipx,
+    # the image by buildah instead of podman.
+    (INSTALL, "make deb"): "../tests_package/test_deb.py::test_a_new_host",
+    (INSTALL, "perdition-service check"): "../tests_package/test_deb.py::test_a_new_host",
+    (INSTALL, "pipx install"): "../tests_package/test_wheel.py::test_commands",
+    (INSTALL, "cd "):
+        "../tests_package/test_wheel.py::test_pages_units_and_samples_are_in_share",
+    (INSTALL, "podman"):
+        f"{IMAGE}test_the_image_runs_in_the_foreground_and_says_all_on_standard_output",
+    ("docs/migrate.md", "apt install"):
+        "../tests_package/test_deb.py::test_an_upgrade_from_2_2_and_the_way_back",
     # All of it takes ten minutes: a job of it, by the same program.
     ("docs/performance.md", "make bench"): "bench/test_bench.py::test_measures_nginx",
     (POPMAPS, "perdition.imap4 --explain"): "routing/test_routing.py::test_explain_shows_each_step",
