@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from perdition import __version__
 from perdition.check.aside import Verdict
 from perdition.errors import StartError
+from perdition.notify import UPGRADED, notify
+from perdition.places import HANDOVER
 from perdition.route import Server
 from perdition.server.counters import Counters
 from perdition.server.generation import Child, Generation
@@ -32,7 +34,6 @@ from perdition.server.pidfile import PidFile
 if TYPE_CHECKING:
     from perdition.server.master import Master
 
-VARIABLE = "PERDITION_HANDOVER"  # "FD", or "FD rehearsal"
 # Of what is handed over, and of how the master speaks with workers of an older version: `drain`,
 # `log`, `ask`. One that changes its meaning is another format.
 FORMAT = 1
@@ -55,6 +56,7 @@ class Heritage:
     state: dict[str, Any] = field(default_factory=dict)
     rehearsal: bool = False
     caller: socket.socket | None = None  # who waits to hear that the successor is up
+    _finished: bool = False
 
     @property
     def there(self) -> bool:
@@ -115,13 +117,22 @@ class Heritage:
             self.caller.close()
 
     def finish(self, master: Master) -> None:
-        """The successor is up: tell the log, and whoever asked for it."""
+        """Once the successor is up the old workers retire; tell the log, and whoever asked for it.
+
+        Until then they take clients, whatever keeps the new ones from it.
+        """
+        up = [child for child in master.current.children.values() if child.ready]
+        if self._finished or not self.there or len(up) < master.current.workers:
+            return
+        self._finished = True
+        master.retire_old()
         if self.state["pid_file"] not in ("", master.config.pid_file):
             PidFile(self.state["pid_file"], master.current.identity).remove()
         before, sessions = self.state["version"], master.counters.total("sessions")
         master.log.info(
             f"Upgraded from version={before} to version={__version__}, {sessions} sessions go on"
         )
+        notify("READY=1", UPGRADED)
         if self.caller is None:
             return
         rows = [{"before": before, "version": __version__, "sessions": sessions}]
@@ -135,9 +146,9 @@ class Heritage:
         self.caller = None
 
 
-def inherited() -> Heritage:
-    """What the environment says that a predecessor has left; StartError if we can't read it."""
-    word, _, rehearsal = os.environ.pop(VARIABLE, "").partition(" ")
+def inherited(handover: str) -> Heritage:
+    """What a predecessor has left, "FD" or "FD rehearsal"; StartError if we can't read it."""
+    word, _, rehearsal = handover.partition(" ")
     if not word.isdigit():
         return Heritage()
     with os.fdopen(int(word), "rb") as file:
@@ -226,7 +237,7 @@ def _execute(program: Program, memory: int, fds: list[int], how: str) -> NoRetur
         os.chdir(program.directory)
     except FileNotFoundError:
         pass  # nothing that is named relative to it could be found anyway
-    environment = {**os.environ, VARIABLE: f"{memory} {how}".rstrip()}
+    environment = {**os.environ, HANDOVER: f"{memory} {how}".rstrip()}
     os.execve(path, [path, *program.argv], environment)
 
 
