@@ -38,7 +38,7 @@ class Map(KeptFile):
             # Not mapped into memory: a file that its writer cuts short would end the process.
             database.open(self.path, None, db.DB_UNKNOWN, db.DB_RDONLY | db.DB_NOMMAP)
         except _ERRORS as error:
-            database.close()
+            _closed(database)
             raise MapError(f"{self.path}: {_reason(error)}") from None
         self._database = database
 
@@ -53,7 +53,7 @@ class Map(KeptFile):
     def _close(self) -> None:
         database, self._database = self._database, None
         if database is not None:
-            database.close()
+            _closed(database)
 
 
 def _is_whole(path: str) -> bool:
@@ -70,6 +70,14 @@ def _is_whole(path: str) -> bool:
         if magic in _MAGICS:
             return bool(page * (last + 1) <= size)
     return True  # the library will say what is wrong
+
+
+def _closed(database: Any) -> None:
+    """Close a database, which one that has found its file damaged calls an error again."""
+    try:
+        database.close()
+    except db.DBError:
+        pass
 
 
 def _reason(error: Exception) -> str:
@@ -104,4 +112,4 @@ def entries(path: str) -> Iterator[tuple[bytes, bytes]]:
     except _ERRORS as error:
         raise MapError(f"{path}: {_reason(error)}") from None
     finally:
-        database.close()
+        _closed(database)

@@ -33,6 +33,7 @@ class Rules(NamedTuple):
     map_names_user: bool = False  # ``username_from_database``
     query_keys: tuple[bytes, ...] = ()
     port: str = ""  # of a server that comes without
+    protocol: str = ""  # services(5) name of what the clients speak
 
 
 class Found(NamedTuple):
@@ -77,7 +78,8 @@ class Routing:
         if rules.client_names_server and delimiter in key:
             return self._named(name, key.rpartition(delimiter)[2], tell)
         if self.lookups is not None:
-            route = await self._ask(self.lookups, Query(key, delimiter, client, local), wait, tell)
+            query = Query(key, delimiter, client, local, rules.protocol)
+            route = await self._ask(self.lookups, query, wait, tell)
             if route is not None:
                 if route.user and rules.map_names_user:
                     name = route.user
@@ -99,12 +101,12 @@ class Routing:
         self, lookups: Lookups, of_user: Query, wait: Wait, tell: Tell | None
     ) -> Route | None:
         """The map's answer to the first query key that it knows."""
-        _, delimiter, client, local = of_user
+        _, delimiter, client, local, _ = of_user
         for form in self.rules.query_keys or (b"\\U",):
             query = of_user
             if form != b"\\U":
                 key = query_key(form, of_user.key, delimiter, client, local)
-                query = Query(key, delimiter, client, local)
+                query = of_user._replace(key=key)
             answer = lookups.ready(query)
             route: Route | None = (
                 await wait(lookups.ask(query)) if isinstance(answer, Pending) else answer
