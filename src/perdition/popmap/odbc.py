@@ -29,7 +29,7 @@ class Map(SqlMap):
     def _connect(self, host: str) -> Any:
         fields = self.fields
         words = {"DSN": fields["database"], "UID": fields["user"], "PWD": fields["password"]}
-        text = ";".join(f"{name}={_quoted(value)}" for name, value in words.items() if value)
+        text = ";".join(f"{name}={quoted_value(value)}" for name, value in words.items() if value)
         connection = pyodbc.connect(text, autocommit=True, timeout=TIMEOUT)
         try:
             connection.timeout = TIMEOUT
@@ -46,7 +46,7 @@ class Map(SqlMap):
         return name.upper() if self._case == _UPPER else name
 
 
-def _quoted(value: str) -> str:
+def quoted_value(value: str) -> str:
     """A value of a connection string: in braces only where it must, not all drivers take them."""
     if re.fullmatch(r"[^\[\]{}(),;?*=!@\s]+", value):
         return value
