@@ -161,15 +161,14 @@ def test_users_go_where_the_map_says_and_an_edit_moves_the_next_login(
 
 
 def test_a_dovecot_that_stops_costs_nobody_a_wait(
-    spoken: Spoken, pair: Pair, need: Callable[[str], str], folder: Path, popmap: Path,
-    tmp_path: Path,
-) -> None:  # fmt: skip
+    spoken: Spoken, pair: Pair, need: Callable[[str], str], folder: Path, popmap: Path
+) -> None:
     """And its users are there again soon after it is."""
     with Dovecot(need("dovecot"), folder / f"doomed-{spoken.command}", {"ann": PASSWORD}) as third:
         mark(third, "three")
         edit(popmap, ann=",".join(f"127.0.0.1:{spoken.port(s)}" for s in (third, pair.two)))
         with daemon(
-            tmp_path / "d", popmap, "server_retry 2", "workers 1", command=spoken.command
+            popmap.parent / "d", popmap, "server_retry 2", "workers 1", command=spoken.command
         ) as proxy:
             assert spoken.home(proxy.port, "ann") == "three"
             third.process.send_signal(signal.SIGTERM)
@@ -261,6 +260,25 @@ def test_a_user_whom_no_map_knows_is_refused(pair: Pair, popmap: Path, tmp_path:
         assert lines.ask(f"b LOGIN ann {PASSWORD}")[-1].startswith("b OK")
 
 
+@pytest.mark.parametrize(
+    "host", ["x" * 70, "a" * 300, "a..b", ".", "\u00fc" * 70, "no-such.invalid"]
+)
+def test_a_server_that_no_name_can_be_is_a_server_that_is_not_there(
+    host: str, popmap: Path, tmp_path: Path
+) -> None:
+    """Not a fault of ours, whoever names it: the map, or the user himself."""
+    edit(popmap, ann=host)
+    with (
+        daemon(tmp_path / "d", popmap, "client_server_specification", "workers 1") as proxy,
+        Lines.to(proxy.port) as lines,
+    ):
+        lines.hear()
+        for name in ("ann", f"bob@{host}"):
+            answer = lines.ask(f'a LOGIN "{name}" x')[-1]
+            assert answer.startswith(("a NO", "a BAD")), answer
+        assert not [line for line in proxy.lines if "Traceback" in line or "rror:" in line]
+
+
 def test_a_broken_map_is_a_trouble_that_passes_and_no_unknown_user(tmp_path: Path) -> None:
     missing = tmp_path / "none.db"
     with Daemon(
@@ -312,7 +330,14 @@ def test_a_full_server_leaves_the_rest_to_the_next(
 def with_hosts(proxy: Daemon, path: Path, program: str, text: str) -> Daemon:
     """The daemon, before it starts, with a hosts file that it alone sees."""
     path.write_text(text)
-    proxy.wrapper = (program, "-m", "sh", "-c", f'mount --bind {path} /etc/hosts && exec "$@"', "sh")
+    proxy.wrapper = (
+        program,
+        "-m",
+        "sh",
+        "-c",
+        f'mount --bind {path} /etc/hosts && exec "$@"',
+        "sh",
+    )
     return proxy
 
 

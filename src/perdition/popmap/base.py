@@ -22,6 +22,7 @@ Address = tuple[str, int]  # host as a number, port
 Mark = tuple[int, ...]  # tells a file from what it was before
 
 KEY_LIMIT = 1024  # bytes; no user name is longer (RFC 5321 allows 320)
+_PORT_ALONE = re.compile(r":[^:]*")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _HOST = re.compile(r"[^\s\x00-\x1f\x7f\[\]/@]+")
 
@@ -100,7 +101,7 @@ def route_of(value: bytes, delimiter: bytes = b"@") -> Route:
     _check_user(before)
     servers = []
     for each in hosts.decode("utf-8", "surrogateescape").split(","):
-        if each.strip() and not each.startswith(":"):
+        if each.strip() and not _PORT_ALONE.fullmatch(each):
             servers.append(checked_server(each))
     return Route(tuple(servers), before if found else b"")
 

@@ -28,8 +28,8 @@ class _Step:
 
 
 STEP = _Step()
-# Seconds that an address may take to connect when the server has another (RFC 8305, section 5); then
-# it is put behind the others. The one that answers is tried first from then on.
+# Seconds that an address may take to connect when the server has another (RFC 8305, section 5);
+# then it is put behind the others. The one that answers is tried first from then on.
 NEXT_ADDRESS = 0.25
 
 
