@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 from importlib import import_module
@@ -12,12 +13,17 @@ import pytest
 from tests.conftest import lacking
 from tests.popmap.battery import ENTRIES, INERT, Entries, Filled, query
 
+from perdition.config import load
 from perdition.errors import MapError
+from perdition.log import Log, open_target
+from perdition.ops.explain import explain
 from perdition.popmap import lookups, registry
 from perdition.popmap.base import Popmap, route_of
 from perdition.popmap.cache import Lifetimes
 from perdition.popmap.lookups import PENDING, Lookups, Terms
 from perdition.route import Route
+from perdition.server.setup import make_popmap, make_routing
+from perdition.session.names import ReverseNames
 
 # Name of a real part -> the module in this folder whose `filled(folder)` makes it. Each kind has
 # one, named as the map's; further ones are named KIND-SOMETHING.
@@ -181,6 +187,48 @@ def test_a_map_that_hangs(
             except MapError:
                 assert time.monotonic() < deadline, "it does not recover"
                 time.sleep(0.05)
+
+
+def test_explain_shows_what_the_map_says(
+    kind: str, filled: Filled, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A hit, a miss, and a map that is down; nothing of the option is shown."""
+
+    def explained(user: str) -> tuple[int, str]:
+        words = ["-f", "/dev/null", "-M", kind, "-m", filled.option, "--explain", user]
+        config = load("perdition.imap4", words, directory="/")
+        log = Log(open_target("+", ""), config.basename)
+
+        async def run() -> int:
+            names = ReverseNames(asyncio.get_running_loop())
+            routing = make_routing(config, make_popmap(config), log, names)
+            try:
+                return await explain(config, routing, False)
+            finally:
+                assert routing.lookups is not None
+                routing.lookups.close()
+
+        status = asyncio.run(run())
+        said = capsys.readouterr()
+        assert "sesame" not in said.out + said.err
+        return status, said.out
+
+    status, said = explained("an@example.org")
+    assert status == 0
+    assert "\nquery key an@example.org: mail2.example:1143, user an (" in said
+    assert "\nuser an does not count without username_from_database (" in said
+    assert "\nname sent to the server: an@example.org\n" in said
+    status, said = explained("nobody")
+    assert status == 1
+    assert "\nno route" in said
+    if filled.stop is not None and filled.start is not None:
+        filled.stop()
+        try:
+            status, said = explained("jo")
+        finally:
+            filled.start()
+        assert status == 1
+        assert re.search("\nquery key jo: .* \\([0-9.]+ ms\\)\nno route, which .* passes: ", said)
 
 
 # Kinds that take an empty value for trouble; makegdbm and NIS's makedbm write none.

@@ -473,6 +473,21 @@ def test_explain_shows_each_step(pair: Pair, popmap: Path, tmp_path: Path) -> No
     assert (status, said[-1]) == (
         1, "no route: the user has no server, and outgoing_server names none"
     )  # fmt: skip
+    names = ("-A", "all", "-e", "x.org", "-S", "local_authentication", "--lower_case", "all")
+    status, said = explain(*chosen, *names, "--authenticate_in", "--explain", "Ann")
+    assert "name for the look-up: ann@x.org (" in "\n".join(said)
+    assert "name for local authentication: ann@x.org" in said
+    assert said[-1].startswith("no route")
+    for address in ("[2001:db8::1]:7", "2001:db8::1"):
+        status, said = explain(
+            *chosen, "--query_key", r"\i.\p", "--explain", "bob", "--explain_client", address
+        )
+        port = 7 if "]" in address else 0
+        assert f"query key 2001:db8::1.{port}: no such user (" in "\n".join(said)
+    status, said = explain(*chosen, "--explain", "bob", "--explain_client", "mars:7")
+    assert (status, len(said)) == (255, 1)
+    status, said = explain(*chosen, "-c", "--explain", f"bob@127.0.0.1:{pair.one.port}", "--probe")
+    assert f"server named by the user: 127.0.0.1:{pair.one.port} (" in "\n".join(said)
     status, said = explain("-M", "popmap", "-m", str(tmp_path / "none"), "--explain", "ann")
     assert status == 255
     assert said == [

@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from perdition.errors import MapError
 from perdition.popmap.base import Address, Query, checked_server
 from perdition.popmap.lookups import Lookups, Pending
 from perdition.route import Route, Server
@@ -83,17 +84,21 @@ class Routing:
             if route is not None:
                 if route.user and rules.map_names_user:
                     name = route.user
+                elif route.user and tell:
+                    tell(f"user {_text(route.user)} does not count without username_from_database")
                 if route.servers:
+                    if tell:
+                        tell("servers of the map, the first that works is taken")
                     return Found(self._with_ports(route.servers), name)
         if tell:
-            tell("the default servers (outgoing_server) serve")
+            tell("servers of outgoing_server, each login begins at the next one")
         return Found(self.defaults.turn(), name)
 
     def _named(self, name: bytes, host: bytes, tell: Tell | None) -> Found:
         """The server that the user named behind the last delimiter; none: the default servers."""
         servers = (checked_server(_text(host)),) if host else self.defaults.turn()
         if tell:
-            tell(f"the user names the server: {', '.join(map(str, servers))}")
+            tell(f"server named by the user: {_text(host) or 'none, so outgoing_server'}")
         user, _, _ = name.rpartition(self.rules.names.delimiter)
         return Found(self._with_ports(servers), user)
 
@@ -107,10 +112,15 @@ class Routing:
             if form != b"\\U":
                 key = query_key(form, of_user.key, delimiter, client, local)
                 query = of_user._replace(key=key)
-            answer = lookups.ready(query)
-            route: Route | None = (
-                await wait(lookups.ask(query)) if isinstance(answer, Pending) else answer
-            )
+            try:
+                answer = lookups.ready(query)
+                route: Route | None = (
+                    await wait(lookups.ask(query)) if isinstance(answer, Pending) else answer
+                )
+            except MapError as error:
+                if tell:
+                    tell(f"query key {_text(query.key)}: {error}")
+                raise
             if tell:
                 tell(f"query key {_text(query.key)}: {_told(route)}")
             if route is not None:
