@@ -1,7 +1,8 @@
 """What a look-up costs in maps of a million users; see `python -m bench.lookups`.
 
 Beside it stands the same map with a hundredth of the users: the time must not grow with their
-number. Each figure is the median of several rounds over names chosen at random, asked as a session asks.
+number. Each figure is the median of several rounds over names chosen at random, asked as a session
+asks.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def measure(kind: str, part: int) -> float:
             lifetimes, users, form = Lifetimes(found=3600), 100_000 // part, b"user%d@example.org"
         else:
             option, users = _make(kind, Path(name), part)
-            another = partial(registry.make, kind.split()[0], option)
+            another = partial(registry.make, kind.partition(" ")[0], option)
             popmap, lifetimes = another(), Lifetimes(stale=86_400)
             regex = kind.startswith("posix_regex")
             form = b"user%05d@example.org" if regex else b"user%d@example.org"
