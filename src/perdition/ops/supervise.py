@@ -102,7 +102,9 @@ def go_on() -> int | None:
     wards = []
     for command, words, pid, ready in state["wards"]:
         wards.append(_Ward(command, words, _Inherited(pid) if pid else None, ready))
-    supervisor = _Supervisor(wards, state["environment"], socket.socket(fileno=state["ears"]), False)
+    supervisor = _Supervisor(
+        wards, state["environment"], socket.socket(fileno=state["ears"]), False
+    )
     supervisor.up = True
     return supervisor.run()
 
