@@ -15,6 +15,7 @@ test:
 	@sh tools/setup.sh '$(PYTHON)' dev
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m tests.debian_drivers
 
 # The Debian packages, in dist/deb.
 deb:

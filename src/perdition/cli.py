@@ -108,7 +108,9 @@ def _explain(config: Config) -> int:
         context = outgoing_context(config) if config.probe else False
         return await explain(config, routing, context)
 
-    return asyncio.run(run())
+    status = asyncio.run(run())
+    sys.stdout.flush()
+    os._exit(status)  # a driver that hangs in its thread would keep the command from ending
 
 
 def _serve(config: Config, argv0: str, argv: list[str], directory: str, handover: str) -> int:

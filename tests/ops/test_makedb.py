@@ -105,7 +105,8 @@ def test_a_missing_library_is_one_line(tool: str) -> None:
         "sys.modules.update(dict.fromkeys(('berkeleydb', 'bsddb3')))\n"
         "def none(*_): raise OSError('libgdbm.so.6: cannot open shared object file')\n"
         "ctypes.CDLL = none\n"
-        f"from perdition.ops import makedb\nmakedb.main_{tool.removeprefix('make')}()\n"
+        "sys.argv[1:] = ['-u', '/none']\nfrom perdition.ops import makedb\n"
+        f"makedb.main_{tool.removeprefix('make')}()\n"
     )
     done = subprocess.run(
         [BIN / "python", "-c", code], capture_output=True, timeout=20, check=False, text=True

@@ -44,6 +44,9 @@ class Filled:
     fill: Callable[[Entries], None]  # replace the content, as an administrator would
     stop: Callable[[], None] | None = None  # take the service away (kill it, move the file)
     start: Callable[[], None] | None = None  # bring it back
+    pause: Callable[[], None] | None = None  # let the service hang: it listens and says nothing
+    resume: Callable[[], None] | None = None  # let it go on
+    lacks: frozenset[bytes] = frozenset()  # of ENTRIES, what the service can't hold
     same: frozenset[bytes] = frozenset()  # of INERT, what the service itself takes for a key
 
 

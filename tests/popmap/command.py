@@ -13,6 +13,7 @@ SCRIPT = """\
 #!/bin/sh
 # KEY on standard input -> value of KEY:value in the file, 1 if there is none.
 IFS= read -r key
+[ ! -e "$1.hangs" ] || exec sleep 20
 exec awk -v FILE="$1" 'BEGIN {
     key = ENVIRON["KEY"]
     while ((left = (getline line < FILE)) > 0) {
@@ -39,5 +40,6 @@ def filled(folder: Path) -> Iterator[Filled]:
     script.write_text(SCRIPT.replace("exec awk", 'export KEY="$key"; exec awk'))
     script.chmod(0o755)
     yield Filled(
-        f"{script} '{path}'", fill, lambda: move(path, away), lambda: move(away, path)
+        f"{script} '{path}'", fill, lambda: move(path, away), lambda: move(away, path),
+        path.with_suffix(".hangs").touch, path.with_suffix(".hangs").unlink,
     )  # fmt: skip

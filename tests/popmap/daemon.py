@@ -22,6 +22,8 @@ class Service:
         self.asked: list[bytes] = []
         self._sock: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._awake = threading.Event()
+        self.resume()
 
     def fill(self, entries: Entries) -> None:
         self.entries = entries
@@ -42,12 +44,20 @@ class Service:
             self._sock = None
             os.unlink(self.path)
 
+    def pause(self) -> None:
+        """Answer nobody."""
+        self._awake.clear()
+
+    def resume(self) -> None:
+        self._awake.set()
+
     def _serve(self, sock: socket.socket) -> None:
         while True:
             data, sender = sock.recvfrom(65536)
             if not data:
                 return
             self.asked.append(data)
+            self._awake.wait(10)
             size = int.from_bytes(data[24:26], "big")
             value = self.entries.get(data[26 : 26 + size])
             user, _, server = (value or b"").rpartition(b"@")
@@ -70,6 +80,9 @@ def filled(folder: Path) -> Iterator[Filled]:
     service.fill(ENTRIES)
     service.start()
     try:
-        yield Filled(f"{service.path}:1:1", service.fill, service.stop, service.start)
+        yield Filled(
+            f"{service.path}:1:1", service.fill, service.stop, service.start, service.pause,
+            service.resume,
+        )  # fmt: skip
     finally:
         service.stop()

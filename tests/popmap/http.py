@@ -23,7 +23,7 @@ def requests(sock: socket.socket) -> Iterator[tuple[str, dict[str, str]]]:
     with sock.makefile("rb") as reader:
         while line := reader.readline().decode():
             headers = {}
-            while header := reader.readline().decode().strip():
+            while header := reader.readline().decode("latin-1").strip():
                 name, _, value = header.partition(": ")
                 headers[name.lower()] = value
             yield line.split(" ")[1], headers
@@ -48,6 +48,6 @@ def filled(_: Path) -> Iterator[Filled]:
     service.start()
     try:
         url = f"http://127.0.0.1:{service.port}/who?user=%s"
-        yield Filled(url, service.fill, service.stop, service.start)
+        yield Filled(url, service.fill, service.stop, service.start, service.pause, service.resume)
     finally:
         service.stop()

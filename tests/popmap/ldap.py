@@ -95,5 +95,8 @@ def filled(_: Path) -> Iterator[Filled]:
     search = f"{BASE}?username,mailhost,port?one?(uid:caseExactMatch:=%s)?{bind}"
     hosts = f"127.0.0.9:{service.port} 127.0.0.1:{service.port}"
     blanks = frozenset((b"jo ", b" jo"))  # which no string of LDAP has (RFC 4518, 2.6.1)
-    yield Filled(f"ldap://{hosts}/{search}", fill, service.stop, service.start, blanks)
+    yield Filled(
+        f"ldap://{hosts}/{search}", fill, service.stop, service.start, service.pause,
+        service.resume, same=blanks,
+    )  # fmt: skip
     service.start()

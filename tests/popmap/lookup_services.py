@@ -23,6 +23,8 @@ class Service:
         self._listening: socket.socket | None = None
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self.awake = threading.Event()
+        self.resume()
 
     def fill(self, entries: Entries) -> None:
         self.entries = entries
@@ -43,6 +45,13 @@ class Service:
                 thread.join()
             self._listening.close()
             self._listening, self._threads, self._connections = None, [], []
+
+    def pause(self) -> None:
+        """Hang: connections are taken, questions heard, and nothing is answered."""
+        self.awake.clear()
+
+    def resume(self) -> None:
+        self.awake.set()
 
     def _run(self, target: Callable[[socket.socket], None], sock: socket.socket) -> None:
         thread = threading.Thread(target=target, args=(sock,))
@@ -69,4 +78,5 @@ class _View(dict[bytes, bytes]):
         self._service = service
 
     def get(self, key: bytes, default: object = None) -> bytes | None:  # type: ignore[override]
+        self._service.awake.wait(10)
         return self._service.entries.get(key)

@@ -63,6 +63,6 @@ def filled(_: Path) -> Iterator[Filled]:
     query = "SELECT servername, port, account FROM tblPerdition WHERE user = :key"
     yield Filled(
         f"127.0.0.9,127.0.0.1:{service.port}:dbPerdition:tblPerdition:perdition:{PASSWORD} {query}",
-        fill, service.stop, service.start,
+        fill, service.stop, service.start, service.pause, service.resume,
     )  # fmt: skip
     service.start()

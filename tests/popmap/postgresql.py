@@ -79,6 +79,6 @@ def filled(_: Path) -> Iterator[Filled]:
     query = 'SELECT servername, port, account FROM tblPerdition WHERE "user" = :key'
     yield Filled(
         f"127.0.0.1:{service.port}:dbperdition:tblPerdition:perdition:{PASSWORD} {query}",
-        fill, service.stop, start,
+        fill, service.stop, start, service.pause, service.resume,
     )  # fmt: skip
     start()

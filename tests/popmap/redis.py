@@ -40,5 +40,5 @@ def filled(_: Path) -> Iterator[Filled]:
         fill(ENTRIES)  # it forgets all when it ends
 
     fill(ENTRIES)
-    yield Filled(f"{url}?key=mail:%s", fill, service.stop, start)
+    yield Filled(f"{url}?key=mail:%s", fill, service.stop, start, service.pause, service.resume)
     service.stop()

@@ -88,6 +88,10 @@ class Service:
         if number == signal.SIGSTOP:  # which a busy host may carry out a moment later
             wait_for(lambda: all(map(_stands_still, processes)), "it does not stop")
 
+    def resume(self) -> None:
+        """Wake it from a pause."""
+        self.pause(signal.SIGCONT)
+
     def _remove(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -30,6 +30,8 @@ def filled(_: Path) -> Iterator[Filled]:
     service.start()
     try:
         option = f"socketmap:inet:127.0.0.1:{service.port}:people"
-        yield Filled(option, service.fill, service.stop, service.start)
+        yield Filled(
+            option, service.fill, service.stop, service.start, service.pause, service.resume
+        )
     finally:
         service.stop()

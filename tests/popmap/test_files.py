@@ -6,11 +6,15 @@ import asyncio
 import os
 import sqlite3
 import struct
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT
+from tests.popmap.test_contract import driver
 
 from perdition.errors import MapError
 from perdition.popmap import registry
@@ -150,19 +154,42 @@ def test_a_cdb_full_of_nonsense_takes_no_time(tmp_path: Path, slots: int) -> Non
     popmap.close()
 
 
-@pytest.mark.parametrize("kind", ["bdb", "gdbm", "cdb", "sqlite"])
-def test_damaged_files_are_a_trouble_and_never_a_missing_user(tmp_path: Path, kind: str) -> None:
-    """Each file cut short anywhere, or overwritten: the right answer or an error."""
-    path = tmp_path / "popmap"
-    pairs = {b"user%d" % number: b"mail%d.example" % number for number in range(400)}
+def file_of(kind: str, path: Path, pairs: dict[bytes, bytes]) -> None:
+    """Make a map's file with some users."""
     if kind == "sqlite":
         sqlite_file(path)
-        pairs = {b"ann": b"mail1.example"}
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("DELETE FROM popmap")
+            rows = [(key.decode(), value.decode()) for key, value in pairs.items()]
+            connection.executemany("INSERT INTO popmap VALUES (?, ?, NULL)", rows)
     elif kind == "cdb":
         path.write_bytes(cdb_of(pairs))
     else:
         module = __import__(f"perdition.popmap.{kind}", fromlist=["write"])
         assert not list(module.write(str(path), iter(pairs.items())))
+
+
+@pytest.mark.parametrize("kind", ["bdb", "gdbm", "cdb", "sqlite"])
+def test_overwritten_files_crash_nothing(kind: str) -> None:
+    """Some hundred files with bytes of chance in them: no crash, no hang, no traceback."""
+    driver(kind)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.popmap.corruptions", kind, "150"], capture_output=True,
+        timeout=18, check=False, cwd=ROOT, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    words = done.stdout.split()
+    outcomes = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    assert outcomes.get("slow", 0) == outcomes.get("endless", 0) == 0
+    assert outcomes["right"] > outcomes["trouble"] > 0
+
+
+@pytest.mark.parametrize("kind", ["bdb", "gdbm", "cdb", "sqlite"])
+def test_damaged_files_are_a_trouble_and_never_a_missing_user(tmp_path: Path, kind: str) -> None:
+    """Each file cut short anywhere, or overwritten: the right answer or an error."""
+    path = tmp_path / "popmap"
+    pairs = {b"user%d" % number: b"mail%d.example" % number for number in range(400)}
+    file_of(kind, path, pairs)
     whole = path.read_bytes()
     troubles = 0
     for part in range(10):

@@ -12,10 +12,12 @@ import pytest
 from tests.popmap.battery import query
 
 from perdition.errors import MapError
+from perdition.popmap import lookups as lookups_module
 from perdition.popmap import registry
 from perdition.popmap.base import Popmap, Query, checked_server, route_from, route_of
 from perdition.popmap.cache import Cache, Lifetimes
 from perdition.popmap.lookups import PENDING, Lookups, Terms
+from perdition.popmap.threads import SPARE
 from perdition.route import Route, Server
 
 JO, AN = query(b"jo"), query(b"an")
@@ -30,20 +32,23 @@ class Slow(Popmap):
         self.gate = threading.Event()
         self.asked: list[bytes] = []
         self.down = False
+        self.moved = ""
 
     def lookup(self, query: Query) -> Route | None:
         self.asked.append(query.key)
         self.gate.wait(10)
         if self.down:
             raise MapError("down")
-        return None if query.key == b"an" else route_of(query.key + b".example")
+        if query.key == b"an":
+            return None
+        return route_of(self.moved.encode() or query.key + b".example")
 
 
 Test = Callable[[Slow, Lookups, list[str]], Coroutine[object, object, None]]
 
 
-def run(test: Test, **terms: object) -> None:
-    popmap, said = Slow(), list[str]()
+def run(test: Test, kind: type[Slow] = Slow, **terms: object) -> None:
+    popmap, said = kind(), list[str]()
     lookups = Lookups(popmap, lambda: popmap, Terms(**terms), said.append)  # type: ignore[arg-type]
     try:
         asyncio.run(test(popmap, lookups, said))
@@ -130,6 +135,79 @@ def test_when_the_map_is_down_one_look_up_tries_it_and_the_rest_do_not_wait() ->
     run(test, lifetimes=Lifetimes(stale=60), connections=4)
 
 
+def test_who_has_a_last_answer_does_not_wait_for_a_slow_map(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is given after a while; what the map says late counts from then on."""
+    monkeypatch.setattr(lookups_module, "PATIENCE", 0.2)
+
+    async def test(popmap: Slow, lookups: Lookups, said: list[str]) -> None:
+        popmap.gate.set()
+        await lookups.ask(JO)
+        popmap.gate.clear()
+        popmap.moved = "moved.example"
+        started = time.monotonic()
+        assert await lookups.ask(JO) == route_of(b"jo.example")
+        assert 0.2 <= time.monotonic() - started < 1
+        popmap.gate.set()
+        await asyncio.sleep(0.1)
+        popmap.gate.clear()
+        assert await lookups.ask(JO) == route_of(b"moved.example"), "the late answer was kept"
+        assert said == []
+
+    run(test, timeout=5, lifetimes=Lifetimes(stale=60))
+
+
+def test_a_map_that_is_asked_too_much_gives_last_answers() -> None:
+    async def test(popmap: Slow, lookups: Lookups, _: list[str]) -> None:
+        popmap.gate.set()
+        await lookups.ask(JO)
+        popmap.gate.clear()
+        under_way = [asyncio.create_task(lookups.ask(AN)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert await lookups.ask(JO) == route_of(b"jo.example")
+        with pytest.raises(MapError, match="2 look-ups are under way"):
+            await lookups.ask(AN)
+        popmap.gate.set()
+        await asyncio.gather(*under_way)
+
+    run(test, queue_limit=2, lifetimes=Lifetimes(stale=60))
+
+
+def test_threads_that_hang_for_good_are_replaced_but_not_without_end() -> None:
+    async def test(popmap: Slow, lookups: Lookups, said: list[str]) -> None:
+        for _ in range(SPARE + 3):
+            await asyncio.gather(*(lookups.ask(AN) for _ in range(2)), return_exceptions=True)
+            await asyncio.sleep(0.2)
+            lookups._down_until = 0.0
+        assert len(popmap.asked) == 2 * (SPARE + 1), "two threads, and their replacements"
+        popmap.gate.set()
+        assert await lookups.ask(AN) is None
+        assert said == ["popmap: no answer within 0.1 s", "popmap: answers again"]
+
+    run(test, connections=2, timeout=0.1)
+
+
+def test_a_map_whose_answers_hang_on_the_client_serves_when_it_is_down() -> None:
+    """A client comes from another port each time."""
+
+    class ByAddress(Slow):
+        uses_addresses = True
+
+    async def test(popmap: Slow, lookups: Lookups, _: list[str]) -> None:
+        popmap.gate.set()
+        await lookups.ask(JO)
+        again = JO._replace(client=("192.0.2.1", 40001))
+        assert lookups.ready(again) == route_of(b"jo.example"), "kept, whatever the port"
+        other = JO._replace(client=("192.0.2.9", 40001))
+        assert lookups.ready(other) is PENDING
+        popmap.down = True
+        assert await lookups.ask(other) == route_of(b"jo.example")
+        assert lookups.flush({JO.key}) == 2
+
+    run(test, lifetimes=Lifetimes(found=60, stale=60), kind=ByAddress)
+
+
 def test_cache_lifetimes_and_size_to_the_second() -> None:
     now = 100.0
     cache = Cache(Lifetimes(found=10, missing=5, stale=20), 2, lambda: now)
@@ -189,6 +267,8 @@ VALUES: list[tuple[bytes, Route | None]] = [
     (b"[::1", None),
     (b"a/../b", None),
     (b"a.example:7 ", Route((Server("a.example", "7"),))),
+    (b"u\r\nv@a.example", None),
+    (b"u\0@a.example", None),
 ]
 
 
@@ -204,6 +284,7 @@ def test_values(value: bytes, route: Route | None) -> None:
 def test_separate_columns() -> None:
     assert route_from(b"", "a.example", "7") == Route((Server("a.example", "7"),))
     assert route_from(b"u", "::1", "7") == Route((Server("::1", "7"),), b"u")
+    assert route_from(b"u", "", "7") == Route((), b"u"), "no server but a port"
     assert route_from(b"", "u@a.example:7", "") == Route((Server("a.example", "7"),), b"u")
     with pytest.raises(MapError):
         checked_server("")

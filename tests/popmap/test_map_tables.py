@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.popmap.battery import query
-from tests.popmap.services import PASSWORD, program
+from tests.popmap.services import PASSWORD
 from tests.popmap.test_contract import driver
 from tests.servers.daemon import BIN
 
@@ -71,19 +71,42 @@ def test_postgresql() -> None:
     assert "wrong-sesame" not in said
 
 
-def test_odbc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def sources(kind: str, folder: Path) -> tuple[dict[str, object], str, str]:
+    """A data source's words, an administrator and his password."""
+    if kind == "MariaDB Unicode":
+        from tests.popmap import mysql  # noqa: PLC0415
+
+        service = mysql.server()
+        service.start()
+        return {"Socket": f"{service.folder}/socket", "Database": "dbPerdition"}, "root", ""
+    if kind == "PostgreSQL Unicode":
+        from tests.popmap import postgresql  # noqa: PLC0415
+
+        service = postgresql.server()
+        service.start(lambda: postgresql.ready(service))
+        where = {"Servername": "127.0.0.1", "Port": service.port, "Database": "dbperdition"}
+        return where, "admin", PASSWORD
+    return {"Database": folder / "made.sqlite"}, "", ""
+
+
+@pytest.mark.parametrize("kind", ["SQLite3", "MariaDB Unicode", "PostgreSQL Unicode"])
+def test_odbc(kind: str, tmp_path: Path) -> None:
+    """``user``, a word of SQL, is a column in each of them."""
     driver("odbc")
     import pyodbc  # noqa: PLC0415
+    from tests.popmap.odbc import data_source  # noqa: PLC0415
 
-    program("odbcinst")
-    ini = tmp_path / "odbc.ini"
-    ini.write_text(f"[made]\nDriver = SQLite3\nDatabase = {tmp_path}/made.sqlite\n")
-    monkeypatch.setenv("ODBCINI", str(ini))
-    for _ in range(2):
-        assert run("odbc", "--database", "made") == (0, "", "")
-    with closing(pyodbc.connect("DSN=made", autocommit=True)) as connection:
-        connection.execute("INSERT INTO tblPerdition VALUES ('ann', 'mail1.example', '7')")
-    finds_ann(registry.make("odbc", "::made:tblPerdition::"))
+    words, admin, password = sources(kind, tmp_path)
+    table = "madeByOdbc"
+    with data_source(tmp_path, Driver=kind, **words) as dsn:
+        for _ in range(2):
+            options = ("--database", dsn, "--table", table, "--admin", admin)
+            assert run("odbc", *options, PERDITION_ADMIN_PASSWORD=password) == (0, "", "")
+        login = f"DSN={dsn};UID={admin};PWD={password}"
+        with closing(pyodbc.connect(login, autocommit=True)) as connection:
+            connection.execute(f"DELETE FROM {table}")
+            connection.execute(f"INSERT INTO {table} VALUES ('ann', 'mail1.example', '7')")
+        finds_ann(registry.make("odbc", f"::{dsn}:{table}:{admin}:{password}"))
 
 
 def test_ldap() -> None:

@@ -18,6 +18,7 @@ from tests.popmap.test_contract import driver
 from perdition.errors import MapError
 from perdition.popmap import registry
 from perdition.popmap.base import route_of
+from perdition.route import Route
 
 KINDS = ("ldap", "mysql", "odbc", "postgresql")
 JO = route_of(b"mail1.example")
@@ -104,6 +105,53 @@ def test_localhost_is_the_socket(
         popmap = registry.make(kind, f"localhost:{port}:{rest}")
         assert popmap.lookup(query(b"port")) == PORT, port
         popmap.close()
+
+
+@pytest.mark.parametrize("kind", ["postgresql"])
+def test_no_port_is_the_usual_one_of_the_library(
+    kind: str, filled: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5432, unless libpq's own variable says another, as it does here."""
+    monkeypatch.setenv("PGPORT", str(service_of(kind).port))
+    host, _, rest = own(filled.option).split(":", 2)
+    for port in ("", "0"):
+        popmap = registry.make(kind, f"{host}:{port}:{rest}")
+        assert popmap.lookup(query(b"port")) == PORT, port
+        popmap.close()
+
+
+@pytest.mark.parametrize("kind", ["odbc"])
+@pytest.mark.parametrize("value", ["a;b", "a}b", "{a", "a=b c", "a@b", "ab"])
+def test_values_of_odbc_that_hold_its_own_characters(kind: str, value: str) -> None:
+    driver(kind)
+    from perdition.popmap.odbc import quoted_value  # noqa: PLC0415 - needs the driver
+
+    quoted = quoted_value(value)
+    assert quoted in (value, "{" + value.replace("}", "}}") + "}")
+    assert (quoted == value) == value.isalnum()
+
+
+@pytest.mark.parametrize("kind", ["ldap"])
+def test_an_entry_that_has_a_port_alone_has_no_server(kind: str, filled: Filled) -> None:
+    filled.fill({**ENTRIES, b"nil": b":7"})
+    popmap = registry.make(kind, filled.option)
+    assert popmap.lookup(query(b"nil")) == Route(())
+    popmap.close()
+
+
+@pytest.mark.parametrize("kind", ["ldap"])
+def test_of_many_entries_the_first_counts_and_few_are_read(kind: str, filled: Filled) -> None:
+    filled.fill({b"user%d" % n: b"mail%d.example" % n for n in range(60)})
+    every = filled.option.replace("(uid:caseExactMatch:=%s)", "(|(uid=%s)(uid=user*))")
+    popmap = registry.make(kind, every)
+    for _ in range(3):  # what is left of one answer is none to the next question
+        route = popmap.lookup(query(b"nobody"))
+        assert route is not None
+        assert route.servers[0].host.startswith("mail")
+    popmap.close()
+    one = registry.make(kind, filled.option)
+    assert one.lookup(query(b"user7")) == route_of(b"mail7.example")
+    one.close()
 
 
 @pytest.mark.parametrize("kind", ["ldap", "mysql", "postgresql"])

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pytest
 from tests.servers.daemon import BIN, Daemon
@@ -41,11 +41,8 @@ def pair(need: Callable[[str], str], folder: Path) -> Iterator[Pair]:
         Dovecot(program, folder / "d1", users) as one,
         Dovecot(program, folder / "d2", users) as two,
     ):
-        for name, server in (("one", one), ("two", two)):
-            for user in USERS:
-                with imaplib.IMAP4("127.0.0.1", server.port) as imap:
-                    imap.login(user, PASSWORD)
-                    imap.create(f"this-is-{name}")
+        mark(one, "one")
+        mark(two, "two")
         yield Pair(one, two)
 
 
@@ -70,13 +67,167 @@ def daemon(where: Path, popmap: Path, *options: str, command: str = "perdition.i
     )  # fmt: skip
 
 
-def home(port: int, user: str) -> str:
-    """The server that a login by IMAP reaches: ``one`` or ``two``."""
+def by_imap(port: int, user: str) -> str:
     with imaplib.IMAP4("127.0.0.1", port) as imap:
         imap.login(user, PASSWORD)
         _, mailboxes = imap.list('""', "this-is-*")
         assert isinstance(mailboxes[0], bytes)
         return mailboxes[0].rsplit(b"-", 1)[1].decode()
+
+
+def by_pop3(port: int, user: str) -> str:
+    pop = poplib.POP3("127.0.0.1", port, 10)
+    pop.user(user)
+    pop.pass_(PASSWORD)
+    _, head, _ = pop.top(1, 0)
+    pop.quit()
+    return next(line for line in head if b"this-is-" in line).rsplit(b"-", 1)[1].decode()
+
+
+def by_managesieve(port: int, user: str) -> str:
+    with Lines.to(port) as lines:
+        log_in_by_managesieve(lines, user)
+        lines.say("LISTSCRIPTS")
+        said = until_ok(lines)
+    return next(line for line in said if "this-is-" in line).strip('"').rsplit("-", 1)[1]
+
+
+def log_in_by_managesieve(lines: Lines, user: str) -> None:
+    until_ok(lines)
+    secret = base64.b64encode(f"\0{user}\0{PASSWORD}".encode()).decode()
+    lines.say(f'AUTHENTICATE "PLAIN" "{secret}"')
+    until_ok(lines)
+
+
+def until_ok(lines: Lines) -> list[str]:
+    said: list[str] = []
+    while not said or not said[-1].startswith(("OK", "NO", "BYE")):
+        said.append(lines.hear())
+        assert said[-1], said
+    assert said[-1].startswith("OK"), said
+    return said
+
+
+class Spoken(NamedTuple):
+    """How a protocol is asked for the server that a user's login reaches."""
+
+    command: str
+    home: Callable[[int, str], str]  # port, user -> "one", "two"
+    port: Callable[[Dovecot], int]
+
+
+PROTOCOLS = {
+    "imap4": Spoken("perdition.imap4", by_imap, lambda server: server.port),
+    "pop3": Spoken("perdition.pop3", by_pop3, lambda server: server.pop3),
+    "managesieve": Spoken("perdition.managesieve", by_managesieve, lambda server: server.sieve),
+}
+
+
+@pytest.fixture(params=PROTOCOLS)
+def spoken(request: pytest.FixtureRequest) -> Spoken:
+    return PROTOCOLS[request.param]
+
+
+def home(port: int, user: str) -> str:
+    """The server that a login by IMAP reaches: ``one`` or ``two``."""
+    return by_imap(port, user)
+
+
+def mark(server: Dovecot, name: str) -> None:
+    """Give each user a mailbox, a mail and a script that tell this server."""
+    for user in server.users:
+        with imaplib.IMAP4("127.0.0.1", server.port) as imap:
+            imap.login(user, PASSWORD)
+            imap.create(f"this-is-{name}")
+            imap.append("INBOX", "", "", f"Subject: this-is-{name}\r\n\r\n".encode())
+        with Lines.to(server.sieve) as lines:
+            log_in_by_managesieve(lines, user)
+            lines.say(f'PUTSCRIPT "this-is-{name}" "keep;"')
+            until_ok(lines)
+
+
+def test_users_go_where_the_map_says_and_an_edit_moves_the_next_login(
+    spoken: Spoken, pair: Pair, popmap: Path, tmp_path: Path
+) -> None:
+    one, two = (f"127.0.0.1:{spoken.port(server)}" for server in pair)
+    edit(popmap, ann=one, bob=two)
+    default = f"outgoing_server {two}"
+    with daemon(tmp_path / "d", popmap, default, command=spoken.command) as proxy:
+        pid = proxy.process.pid
+        assert [spoken.home(proxy.port, user) for user in USERS] == ["one", "two", "two"]
+        edit(popmap, ann=two, cyd=one)
+        assert [spoken.home(proxy.port, user) for user in USERS] == ["two", "two", "one"]
+        assert (proxy.process.pid, proxy.process.poll()) == (pid, None)
+
+
+def test_a_dovecot_that_stops_costs_nobody_a_wait(
+    spoken: Spoken, pair: Pair, need: Callable[[str], str], folder: Path, popmap: Path
+) -> None:
+    """And its users are there again soon after it is."""
+    with Dovecot(need("dovecot"), folder / f"doomed-{spoken.command}", {"ann": PASSWORD}) as third:
+        mark(third, "three")
+        edit(popmap, ann=",".join(f"127.0.0.1:{spoken.port(s)}" for s in (third, pair.two)))
+        with daemon(
+            popmap.parent / "d", popmap, "server_retry 2", "workers 1", command=spoken.command
+        ) as proxy:
+            assert spoken.home(proxy.port, "ann") == "three"
+            third.process.send_signal(signal.SIGTERM)
+            third.process.wait(20)
+            started = time.monotonic()
+            assert [spoken.home(proxy.port, "ann") for _ in range(3)] == ["two"] * 3
+            assert time.monotonic() - started < 2
+            (downs,) = proxy.wait_for_log("^server .* is down: ")
+            assert f":{spoken.port(third)} " in downs
+
+
+class Swallowing:
+    """A port at which connections are neither taken nor refused, until one is. A context."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._listening = socket.socket()
+        self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listening.settimeout(10)
+        self._listening.bind((host, port))
+        self._listening.listen(0)
+        self.port = int(self._listening.getsockname()[1])
+        self._fillers = [socket.socket() for _ in range(3)]
+        for filler in self._fillers:
+            filler.setblocking(False)
+            filler.connect_ex((host, self.port))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in (self._listening, *self._fillers):
+            sock.close()
+
+    def take(self) -> socket.socket:
+        """Accept somebody else's connection at last."""
+        own = {filler.getsockname()[1] for filler in self._fillers}
+        while True:
+            sock, peer = self._listening.accept()
+            if peer[1] not in own:
+                return sock
+            sock.close()
+
+
+def test_a_server_that_swallows_connections_costs_one_client_the_connect_deadline(
+    spoken: Spoken, pair: Pair, popmap: Path, tmp_path: Path
+) -> None:
+    with Swallowing() as gone:
+        there = f"127.0.0.1:{gone.port}"
+        edit(popmap, ann=f"{there},127.0.0.1:{spoken.port(pair.two)}")
+        with daemon(
+            tmp_path / "d", popmap, "connect_timeout 1", "workers 1", command=spoken.command
+        ) as proxy:
+            started = time.monotonic()
+            assert spoken.home(proxy.port, "ann") == "two"
+            assert 0.9 < time.monotonic() - started < 3.5
+            started = time.monotonic()
+            assert [spoken.home(proxy.port, "ann") for _ in range(3)] == ["two"] * 3
+            assert time.monotonic() - started < 1, "only one client waits"
+            proxy.wait_for_log(f"^server {there} is down: connect_timeout")
 
 
 def test_imap_users_go_where_the_map_says_and_an_edit_moves_them(
@@ -101,35 +252,31 @@ def test_imap_users_go_where_the_map_says_and_an_edit_moves_them(
     ]  # fmt: skip
 
 
-def test_pop3_and_managesieve_go_the_same_way(pair: Pair, popmap: Path, tmp_path: Path) -> None:
-    edit(popmap, ann=f"127.0.0.1:{pair.one.pop3}", bob=f"127.0.0.1:{pair.two.pop3}")
-    with daemon(tmp_path / "d", popmap, command="perdition.pop3") as proxy:
-        for user in ("ann", "bob"):
-            pop = poplib.POP3("127.0.0.1", proxy.port)
-            pop.user(user)
-            assert pop.pass_(PASSWORD).startswith(b"+OK")
-            pop.quit()
-        lines = proxy.wait_for_log(r'^Auth:.* status="ok"', 2)
-    assert [f":{pair.one.pop3}" in lines[0], f":{pair.two.pop3}" in lines[1]] == [True, True]
-    edit(popmap, ann=f"127.0.0.1:{pair.two.sieve}")
-    with daemon(tmp_path / "e", popmap, command="perdition.managesieve") as proxy:
-        with Lines.to(proxy.port) as lines_:
-            while not lines_.hear().startswith("OK"):
-                pass
-            secret = base64.b64encode(f"\0ann\0{PASSWORD}".encode()).decode()
-            lines_.say(f'AUTHENTICATE "PLAIN" "{secret}"')
-            while not (answer := lines_.hear()).startswith(("OK", "NO", "BYE")):
-                pass
-        assert answer.startswith("OK")
-        assert f":{pair.two.sieve}" in proxy.wait_for_log(r'^Auth:.* status="ok"')[0]
-
-
 def test_a_user_whom_no_map_knows_is_refused(pair: Pair, popmap: Path, tmp_path: Path) -> None:
     edit(popmap, ann=f"127.0.0.1:{pair.one.port}")
     with daemon(tmp_path / "d", popmap) as proxy, Lines.to(proxy.port) as lines:
         lines.hear()
         assert lines.ask("a LOGIN nobody x") == ["a NO failed: Could not determine server"]
         assert lines.ask(f"b LOGIN ann {PASSWORD}")[-1].startswith("b OK")
+
+
+@pytest.mark.parametrize(
+    "host", ["x" * 70, "a" * 300, "a..b", ".", "\u00fc" * 70, "no-such.invalid"]
+)
+def test_a_server_that_no_name_can_be_is_a_server_that_is_not_there(
+    host: str, popmap: Path, tmp_path: Path
+) -> None:
+    """Not a fault of ours, whoever names it: the map, or the user himself."""
+    edit(popmap, ann=host)
+    with (
+        daemon(tmp_path / "d", popmap, "client_server_specification", "workers 1") as proxy,
+        Lines.to(proxy.port) as lines,
+    ):
+        lines.hear()
+        for name in ("ann", f"bob@{host}"):
+            answer = lines.ask(f'a LOGIN "{name}" x')[-1]
+            assert answer.startswith(("a NO", "a BAD")), answer
+        assert not [line for line in proxy.lines if "Traceback" in line or "rror:" in line]
 
 
 def test_a_broken_map_is_a_trouble_that_passes_and_no_unknown_user(tmp_path: Path) -> None:
@@ -163,23 +310,6 @@ def test_the_second_server_serves_when_the_first_is_gone_or_silent(
             assert time.monotonic() - started < 1, "only one client waits for a silent server"
 
 
-def test_a_dovecot_that_stops_fails_over_and_comes_back(
-    pair: Pair, need: Callable[[str], str], folder: Path, popmap: Path, tmp_path: Path
-) -> None:
-    with Dovecot(need("dovecot"), folder / "d3", {"ann": PASSWORD}) as third:
-        with imaplib.IMAP4("127.0.0.1", third.port) as imap:
-            imap.login("ann", PASSWORD)
-            imap.create("this-is-three")
-        edit(popmap, ann=f"127.0.0.1:{third.port},127.0.0.1:{pair.two.port}")
-        with daemon(tmp_path / "d", popmap, "server_retry 1") as proxy:
-            assert home(proxy.port, "ann") == "three"
-            third.process.send_signal(signal.SIGTERM)
-            third.process.wait(20)
-            started = time.monotonic()
-            assert home(proxy.port, "ann") == "two"
-            assert time.monotonic() - started < 3
-
-
 def test_a_full_server_leaves_the_rest_to_the_next(
     pair: Pair, popmap: Path, tmp_path: Path
 ) -> None:
@@ -197,26 +327,69 @@ def test_a_full_server_leaves_the_rest_to_the_next(
         assert home(proxy.port, "ann") == "one"
 
 
+def with_hosts(proxy: Daemon, path: Path, program: str, text: str) -> Daemon:
+    """The daemon, before it starts, with a hosts file that it alone sees."""
+    path.write_text(text)
+    proxy.wrapper = (
+        program,
+        "-m",
+        "sh",
+        "-c",
+        f'mount --bind {path} /etc/hosts && exec "$@"',
+        "sh",
+    )
+    return proxy
+
+
+TWOFOLD = "127.0.0.1 twofold.example\n127.0.0.9 twofold.example\n"  # tried in this order
+GREETING = "* OK [CAPABILITY IMAP4rev1] ready"
+
+
 def test_the_next_address_of_a_name_is_tried_soon_and_remembered(
-    pair: Pair, popmap: Path, tmp_path: Path, need: Callable[[str], str]
+    popmap: Path, tmp_path: Path, need: Callable[[str], str]
 ) -> None:
-    """A name with an address that swallows connections; the daemon alone sees such a hosts file."""
+    """A name whose first address swallows connections."""
     if os.getuid() != 0:
         pytest.skip("needs a mount namespace of its own")
-    hosts = popmap.parent / "hosts"
-    hosts.write_text("192.0.2.1 twofold.example\n127.0.0.1 twofold.example\n")
-    edit(popmap, ann=f"twofold.example:{pair.one.port}")
-    proxy = daemon(tmp_path / "d", popmap, "workers 1")
-    mounts = f'mount --bind {hosts} /etc/hosts && exec "$@"'
-    proxy.wrapper = (need("unshare"), "-m", "sh", "-c", mounts, "sh")
-    with proxy:
-        started = time.monotonic()
-        assert home(proxy.port, "ann") == "one"
-        first = time.monotonic() - started
-        started = time.monotonic()
-        assert home(proxy.port, "ann") == "one"
-        assert time.monotonic() - started < 1
-    assert first < 5
+    with Swallowing() as slow, socket.create_server(("127.0.0.9", slow.port)) as quick:
+        quick.settimeout(10)
+        edit(popmap, ann=f"twofold.example:{slow.port}")
+        proxy = daemon(tmp_path / "d", popmap, "workers 1")
+        with with_hosts(proxy, popmap.parent / "hosts", need("unshare"), TWOFOLD):
+            waits = []
+            for _ in range(2):
+                with Lines.to(proxy.port) as lines:
+                    lines.hear()
+                    started = time.monotonic()
+                    lines.say("a LOGIN ann x")
+                    with Lines(quick.accept()[0]) as server:
+                        waits.append(time.monotonic() - started)
+                        server.say(GREETING)
+                        tag = server.hear().split()[0]
+                        server.say(f"{tag} OK [CAPABILITY IMAP4rev1] in")
+                        assert lines.hear().startswith("* CAPABILITY")
+                        assert lines.hear().startswith("a OK")
+    assert 0.24 < waits[0] < 0.9
+    assert waits[1] < 0.2
+
+
+def test_a_slow_address_is_tried_again_when_the_others_fail(
+    popmap: Path, tmp_path: Path, need: Callable[[str], str]
+) -> None:
+    """The first address takes connections after a while, the second refuses them."""
+    if os.getuid() != 0:
+        pytest.skip("needs a mount namespace of its own")
+    with Swallowing() as slow:
+        edit(popmap, ann=f"twofold.example:{slow.port}")
+        proxy = daemon(tmp_path / "d", popmap, "workers 1")
+        hosts = popmap.parent / "hosts"
+        with with_hosts(proxy, hosts, need("unshare"), TWOFOLD), Lines.to(proxy.port) as lines:
+            lines.hear()
+            lines.say("a LOGIN ann x")
+            time.sleep(0.5)  # both addresses have been tried by now
+            with Lines(slow.take()) as server:
+                server.say(GREETING)
+                assert server.hear().endswith('LOGIN "ann" "x"')
 
 
 def test_the_domain_is_the_reverse_name_of_the_address_reached(tmp_path: Path) -> None:
@@ -300,6 +473,21 @@ def test_explain_shows_each_step(pair: Pair, popmap: Path, tmp_path: Path) -> No
     assert (status, said[-1]) == (
         1, "no route: the user has no server, and outgoing_server names none"
     )  # fmt: skip
+    names = ("-A", "all", "-e", "x.org", "-S", "local_authentication", "--lower_case", "all")
+    status, said = explain(*chosen, *names, "--authenticate_in", "--explain", "Ann")
+    assert "name for the look-up: ann@x.org (" in "\n".join(said)
+    assert "name for local authentication: ann@x.org" in said
+    assert said[-1].startswith("no route")
+    for address in ("[2001:db8::1]:7", "2001:db8::1"):
+        status, said = explain(
+            *chosen, "--query_key", r"\i.\p", "--explain", "bob", "--explain_client", address
+        )
+        port = 7 if "]" in address else 0
+        assert f"query key 2001:db8::1.{port}: no such user (" in "\n".join(said)
+    status, said = explain(*chosen, "--explain", "bob", "--explain_client", "mars:7")
+    assert (status, len(said)) == (255, 1)
+    status, said = explain(*chosen, "-c", "--explain", f"bob@127.0.0.1:{pair.one.port}", "--probe")
+    assert f"server named by the user: 127.0.0.1:{pair.one.port} (" in "\n".join(said)
     status, said = explain("-M", "popmap", "-m", str(tmp_path / "none"), "--explain", "ann")
     assert status == 255
     assert said == [

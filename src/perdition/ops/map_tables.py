@@ -148,14 +148,16 @@ def _postgresql(options: argparse.Namespace) -> None:
 
 
 def _odbc(options: argparse.Namespace) -> None:
-    table = _TABLE.format(table=options.table, user="user")
-    if _shown(options, [table]):
+    if _shown(options, [_TABLE.format(table=options.table, user='"user"')]):
         return
     import pyodbc  # noqa: PLC0415
 
+    from perdition.popmap.odbc import quoted_value  # noqa: PLC0415
+
     words = [f"DSN={options.database}"]
     if options.admin:
-        words += [f"UID={options.admin}", f"PWD={{{os.environ.get(PASSWORD, '')}}}"]
+        password = os.environ.get(PASSWORD, "")
+        words += [f"UID={quoted_value(options.admin)}", f"PWD={quoted_value(password)}"]
     try:
         connection = pyodbc.connect(";".join(words), autocommit=True, timeout=10)
         # USER is a word of SQL; in quotes its case counts, so it is what it is without them.

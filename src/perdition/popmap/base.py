@@ -22,6 +22,8 @@ Address = tuple[str, int]  # host as a number, port
 Mark = tuple[int, ...]  # tells a file from what it was before
 
 KEY_LIMIT = 1024  # bytes; no user name is longer (RFC 5321 allows 320)
+_PORT_ALONE = re.compile(r":[^:]*")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _HOST = re.compile(r"[^\s\x00-\x1f\x7f\[\]/@]+")
 
 
@@ -32,6 +34,7 @@ class Query(NamedTuple):
     delimiter: bytes = b"@"  # between user and domain, in names and in a map's values
     client: Address | None = None
     local: Address | None = None  # the address that the client reached
+    protocol: str = ""  # services(5) name of what the client speaks
 
 
 class Stale(Exception):
@@ -95,19 +98,29 @@ def route_of(value: bytes, delimiter: bytes = b"@") -> Route:
     MapError on what is no server.
     """
     before, found, hosts = value.rpartition(delimiter)
+    _check_user(before)
     servers = []
     for each in hosts.decode("utf-8", "surrogateescape").split(","):
-        if each.strip() and not each.startswith(":"):
+        if each.strip() and not _PORT_ALONE.fullmatch(each):
             servers.append(checked_server(each))
     return Route(tuple(servers), before if found else b"")
 
 
 def route_from(user: bytes, host: str, port: str, delimiter: bytes = b"@") -> Route:
     """Make a route of separate columns; a host that carries more is read as a value."""
+    _check_user(user)
+    if not host:
+        return Route((), user)
     if not port or "," in host:
         route = route_of(host.encode("utf-8", "surrogateescape"), delimiter)
         return route if route.user or not user else route._replace(user=user)
     return Route((checked_server(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"),), user)
+
+
+def _check_user(user: bytes) -> None:
+    """MapError for a name that would end a line of what is said to a server."""
+    if user and _CONTROL.search(user):
+        raise MapError("the map's value has control characters in the user's name")
 
 
 def checked_server(text: str) -> Server:

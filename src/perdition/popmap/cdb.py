@@ -28,9 +28,22 @@ class Map(KeptFile):
 
     def _open(self) -> None:
         self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        if os.fstat(self._fd).st_size < 2048:
-            self.close()
-            raise MapError(f"{self.path}: not a cdb")
+        if not self._is_whole(os.fstat(self._fd).st_size):
+            self._close()
+            raise MapError(f"{self.path}: not a cdb, or damaged")
+
+    def _is_whole(self, size: int) -> bool:
+        """Whether the 256 tables are behind one another and the last ends with the file."""
+        head = os.pread(self._fd, 2048, 0)
+        if len(head) < 2048:
+            return False
+        end = 0
+        for at, slots in _PAIR.iter_unpack(head):
+            if slots:
+                if end and at != end:
+                    return False
+                end = at + slots * 8
+        return end in (0, size)
 
     def _fetch(self, key: bytes) -> bytes | None:
         try:

@@ -12,6 +12,7 @@ Invariant: an answer is from the socket that was asked, to this question, or the
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import struct
@@ -39,7 +40,7 @@ class Map(Popmap):
 
     def __init__(self, option: str) -> None:
         path, *numbers = (option or DEFAULT).split(":")
-        if len(numbers) > 2 or not all(each.isdigit() and len(each) < 5 for each in numbers):
+        if len(numbers) > 2 or not all(re.fullmatch("[0-9]{1,4}", each) for each in numbers):
             raise MapError("the daemon map wants SOCKET[:TIMEOUT[:RETRIES]]")
         self._path = path or DEFAULT
         self._timeout = float(numbers[0]) if numbers else 1.0

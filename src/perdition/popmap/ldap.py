@@ -13,6 +13,7 @@ the password.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -27,6 +28,7 @@ from perdition.route import Route
 
 DEFAULT = "ldap://localhost/ou=mailbox,dc=nodomain?username,mailhost,port?one?(uid=%s)"
 TIMEOUT = 5  # seconds for a connection and for an answer
+_ENTRIES = 10  # entries and referrals of an answer that are read; of more the search is given up
 
 _URL = re.compile(r"(?:[23]:)?(?P<scheme>ldap[si]?)://(?P<hosts>[^/?]*)(?:/(?P<rest>.*))?", re.S)
 _PLACE = re.compile(r"%(\d*)s")
@@ -113,9 +115,9 @@ class Map(Popmap):
             (found.get(name.lower()) or [b""])[0].decode("utf-8", "replace").strip()
             for name in self._search.attributes
         ]
-        if sum(map(bool, values)) <= 1:  # one value alone says all
-            return route_of("".join(values).encode(), query.delimiter)
         user, server, port = (*values, "", "", "")[:3]
+        if user and not server and not port:  # one value alone says all
+            return route_of(user.encode(), query.delimiter)
         return route_from(user.encode(), server, port, query.delimiter)
 
     def _ask(self, key: str) -> dict[str, list[bytes]] | None:
@@ -149,12 +151,22 @@ class Map(Popmap):
         search = self._search
         wanted = search.filter.filled(key, ldap.filter.escape_filter_chars)
         base = search.base.filled(key, ldap.dn.escape_dn_chars)
-        found = self._connection.search_ext_s(
+        until = time.monotonic() + TIMEOUT
+        asked = self._connection.search_ext(
             base, search.scope, wanted or "(objectClass=*)", search.attributes or None,
             timeout=TIMEOUT, sizelimit=0,
         )  # fmt: skip
-        entries = [attributes for dn, attributes in found if dn is not None]  # not referrals
-        return entries[0] if entries else None
+        found = None
+        for _ in range(_ENTRIES):
+            kind, entries = self._connection.result(
+                asked, all=0, timeout=max(0.001, until - time.monotonic())
+            )
+            if kind == ldap.RES_SEARCH_RESULT:
+                return found
+            if found is None:
+                found = next((values for dn, values in entries if dn is not None), None)
+        self._connection.abandon_ext(asked)
+        return found
 
     def _connect(self, server: str) -> Any:
         search = self._search

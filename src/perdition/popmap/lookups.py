@@ -3,7 +3,8 @@
 A map that never waits is asked on the spot; it is in a thread only to read its file anew. A map
 that waits has a few threads, each with an object (a connection) of its own. When a map is down the
 last answer of a user serves; of one that waits, one look-up at a time finds out whether it is back,
-and every other one fails without waiting.
+and every other one fails without waiting. A map that is slow lets nobody wait long who has a last
+answer (RFC 8767, section 5): that serves, and what the map says late counts from the next time on.
 Invariant: the loop never waits for a map, and no look-up lives longer than its time.
 """
 
@@ -13,7 +14,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Collection, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from typing import NamedTuple
 
@@ -21,10 +21,13 @@ from perdition import metrics
 from perdition.errors import MapError
 from perdition.metrics import Meter
 from perdition.popmap.base import Popmap, Query, Stale
-from perdition.popmap.cache import Cache, Lifetimes
+from perdition.popmap.cache import Answer, Cache, Lifetimes
+from perdition.popmap.threads import Threads
 from perdition.route import Route
 
+HANGS = 3.0  # times `Terms.timeout` after which a look-up's thread is thought to hang
 DOWN = 5.0  # seconds after a failure in which one look-up at a time tries the map
+PATIENCE = 1.8  # seconds that a user waits for the map whom its last answer can serve
 
 
 class Terms(NamedTuple):
@@ -59,9 +62,7 @@ class Lookups:
         self._another = another
         self._say = say  # writes an error to the log
         self._cache = Cache(terms.lifetimes, terms.cache_size, time.monotonic)
-        self._threads = ThreadPoolExecutor(
-            terms.connections if popmap.waits else 1, thread_name_prefix="popmap"
-        )
+        self._threads = Threads(terms.connections if popmap.waits else 1, HANGS * terms.timeout)
         self._own = threading.local()
         self._made: list[Popmap] = [popmap]  # all objects, to be closed
         self._under_way = 0
@@ -85,22 +86,22 @@ class Lookups:
         except MapError as error:
             meter.count(metrics.LOOKUP_ERROR)
             self._failed(error)
-            if (stale := self._cache.stale(self._key(query))) is not None:
+            if (stale := self._stale(query)) is not None:
                 meter.count(metrics.CACHE_STALE)
                 return stale.route
             raise
         self._found(route, started)
         if self._trouble and not self._outdated:
             self._works()
-        self._cache.keep(self._key(query), route)
+        self._keep(query, route)
         return route
 
     async def ask(self, query: Query) -> Route | None:
         """Return the answer; MapError when the map can't tell in time."""
         if not self._map.waits:
             return await self._read_and_look(query)
-        key, terms = self._key(query), self.terms
-        stale = self._cache.stale(key)
+        terms = self.terms
+        stale = self._stale(query)
         if time.monotonic() < self._down_until and self._under_way:
             if stale is not None:
                 self._meter.count(metrics.CACHE_STALE)
@@ -108,21 +109,35 @@ class Lookups:
             raise MapError(self._trouble)
         if self._under_way >= terms.queue_limit:
             self._meter.count(metrics.LIMIT["map_queue_limit"])
+            if stale is not None:
+                self._meter.count(metrics.CACHE_STALE)
+                return stale.route
             raise MapError(f"{terms.queue_limit} look-ups are under way already")
+        if stale is None:
+            return await self._ask_map(query)
+        asked = asyncio.ensure_future(self._ask_map(query))
+        try:
+            await asyncio.wait({asked}, timeout=PATIENCE)
+        finally:
+            asked.add_done_callback(_leave)
+        if asked.done() and not isinstance(asked.exception(), MapError):
+            return asked.result()
+        self._meter.count(metrics.CACHE_STALE)
+        return stale.route
+
+    async def _ask_map(self, query: Query) -> Route | None:
+        """The answer of a map that waits, kept; MapError when there is none in time."""
+        terms = self.terms
         self._under_way += 1
         started = time.monotonic()
         try:
-            asked = asyncio.get_running_loop().run_in_executor(self._threads, self._look, query)
-            route = await asyncio.wait_for(asked, terms.timeout)
+            route = await asyncio.wait_for(self._threads.run(self._look, query), terms.timeout)
         except (TimeoutError, MapError) as error:
             if not isinstance(error, MapError):
                 error = MapError(f"no answer within {terms.timeout:g} s")
             self._meter.count(metrics.LOOKUP_ERROR)
             self._failed(error)
             self._down_until = time.monotonic() + DOWN
-            if stale is not None:
-                self._meter.count(metrics.CACHE_STALE)
-                return stale.route
             raise error from None
         finally:
             self._under_way -= 1
@@ -130,7 +145,7 @@ class Lookups:
         self._found(route, started)
         if self._trouble:
             self._works()
-        self._cache.keep(key, route)
+        self._keep(query, route)
         return route
 
     def _found(self, route: Route | None, started: float) -> None:
@@ -147,14 +162,27 @@ class Lookups:
 
     def close(self) -> None:
         """Ask no more; a look-up under way ends by itself."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         for popmap in self._made:
             popmap.close()
 
     def _key(self, query: Query) -> Hashable:
+        """What an answer is kept under; no answer depends on the port that a client comes from."""
         if self._map.uses_addresses:
-            return query.key, query.client, query.local
+            return query.key, query.client and query.client[0], query.local
         return query.key
+
+    def _keep(self, query: Query, route: Route | None) -> None:
+        self._cache.keep(self._key(query), route)
+        if self._map.uses_addresses:
+            self._cache.keep(query.key, route)  # for when the map is down, whoever asks then
+
+    def _stale(self, query: Query) -> Answer | None:
+        """The last answer, as this client got it or else anybody."""
+        stale = self._cache.stale(self._key(query))
+        if stale is None and self._map.uses_addresses:
+            stale = self._cache.stale(query.key)
+        return stale
 
     def _look(self, query: Query) -> Route | None:
         """In a thread."""
@@ -166,8 +194,7 @@ class Lookups:
 
     async def _read_and_look(self, query: Query) -> Route | None:
         if self._reading is None:
-            loop = asyncio.get_running_loop()
-            self._reading = loop.run_in_executor(self._threads, self._map.refresh)
+            self._reading = self._threads.run(self._map.refresh)
         reading = self._reading
         try:
             await asyncio.wait({reading}, timeout=self.terms.timeout)
@@ -185,9 +212,15 @@ class Lookups:
         started = time.monotonic()
         try:
             route = self._map.lookup(query)
-        except Stale:
+        except (Stale, MapError) as error:
+            if (stale := self._stale(query)) is not None:
+                self._meter.count(metrics.CACHE_STALE)
+                return stale.route
+            if isinstance(error, MapError):
+                raise
             raise MapError("the map's file is still being read or written") from None
         self._found(route, started)
+        self._keep(query, route)
         return route
 
     def _failed(self, error: MapError) -> None:
@@ -199,3 +232,9 @@ class Lookups:
     def _works(self) -> None:
         self._trouble = ""
         self._say("popmap: answers again")
+
+
+def _leave(asked: asyncio.Future[Route | None]) -> None:
+    """Take note of the end of a look-up that nobody waits for any more; it is logged already."""
+    if not asked.cancelled():
+        asked.exception()

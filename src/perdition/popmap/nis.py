@@ -1,7 +1,7 @@
 """NIS, by the command ypmatch(1): the C library's own client is no longer part of it.
 
-A key that begins with ``-`` could be taken for an option, so it has no route; nor has one with a
-blank or a control character, which no NIS map of users holds.
+The name of the map is taken as it is (``-t``), not as a nickname, and no key for an option. A key
+with a blank or a control character has no route: no NIS map holds one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from perdition.route import Route
 DEFAULT = "user_mail_server"
 TIMEOUT = 5  # seconds
 ANSWER_LIMIT = 65_536  # bytes
-_KEY = re.compile(rb"[^-\s\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*")
+_KEY = re.compile(rb"[^\s\x00-\x1f\x7f]+")
 _MISSING = b"no such key"
 
 
@@ -36,8 +36,9 @@ class Map(Popmap):
             return None
         try:
             done = subprocess.run(
-                [self.COMMAND, query.key, self._name], capture_output=True, timeout=TIMEOUT,
-                stdin=subprocess.DEVNULL, check=False, env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
+                [self.COMMAND, "-t", "--", query.key, self._name],
+                capture_output=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL, check=False,
+                env={"LC_ALL": "C", "PATH": "/usr/bin:/bin"},
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise MapError(f"ypmatch: no answer within {TIMEOUT} s") from None

@@ -1,7 +1,12 @@
-"""Whatever ODBC has a driver for; the database field is the name of the data source (DSN)."""
+"""Whatever ODBC has a driver for; the database field is the name of the data source (DSN).
+
+Time limits are asked for, but a driver may have none of its own while a server is silent: see
+`perdition.popmap.threads`.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pyodbc
@@ -24,11 +29,7 @@ class Map(SqlMap):
     def _connect(self, host: str) -> Any:
         fields = self.fields
         words = {"DSN": fields["database"], "UID": fields["user"], "PWD": fields["password"]}
-        text = ";".join(
-            f"{name}={{{value.replace('}', '}}')}}}" if name != "DSN" else f"{name}={value}"
-            for name, value in words.items()
-            if value
-        )
+        text = ";".join(f"{name}={quoted_value(value)}" for name, value in words.items() if value)
         connection = pyodbc.connect(text, autocommit=True, timeout=TIMEOUT)
         try:
             connection.timeout = TIMEOUT
@@ -43,3 +44,10 @@ class Map(SqlMap):
         if self._case == _LOWER:
             return name.lower()
         return name.upper() if self._case == _UPPER else name
+
+
+def quoted_value(value: str) -> str:
+    """A value of a connection string: in braces only where it must, not all drivers take them."""
+    if re.fullmatch(r"[^\[\]{}(),;?*=!@\s]+", value):
+        return value
+    return "{" + value.replace("}", "}}") + "}"

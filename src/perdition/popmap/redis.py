@@ -19,6 +19,10 @@ from perdition.route import Route
 
 DEFAULT = "redis://127.0.0.1:6379/0"
 TIMEOUT = 5  # seconds for each wait
+_WORDS = (
+    "key", "hash", "db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs",
+    "ssl_check_hostname",
+)  # fmt: skip
 
 
 class Map(Popmap):
@@ -27,10 +31,15 @@ class Map(Popmap):
     waits = True
 
     def __init__(self, option: str) -> None:
-        parts = urlsplit(option or DEFAULT)
+        try:
+            parts = urlsplit(option or DEFAULT)
+        except ValueError:
+            raise MapError("the URL of Redis has a host that is none") from None
         if parts.scheme not in ("redis", "rediss", "unix"):
             raise MapError("not a URL of Redis (redis, rediss or unix)")
-        asked = dict(parse_qsl(parts.query))
+        asked = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if unknown := [name for name in asked if name not in _WORDS]:
+            raise MapError(f"a URL of Redis has no {unknown[0][:50]!r} here")
         self._key = asked.pop("key", "perdition:%s").encode()
         self._hash = asked.pop("hash", "")
         self._url = urlunsplit(parts._replace(query=urlencode(asked)))
@@ -48,7 +57,7 @@ class Map(Popmap):
                     retry_on_error=[],
                 )  # fmt: skip
             value = self._fetch(query.key)
-        except (redis.RedisError, OSError, ValueError) as error:
+        except (redis.RedisError, OSError, ValueError, TypeError) as error:
             self.close()
             raise MapError(f"Redis: {type(error).__name__}") from None
         return None if value is None else route_of(value, query.delimiter)

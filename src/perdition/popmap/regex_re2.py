@@ -55,21 +55,28 @@ def _compiled(rules: Sequence[Rule]) -> Iterator[Rules]:
         yield Rules(rules)
     except re2.error:
         if len(rules) == 1:
-            raise MapError(f"{rules[0].number}: takes too much memory") from None
+            raise MapError(f"{rules[0].number}: {_reason(rules[0])}") from None
         half = len(rules) // 2
         yield from _compiled(rules[:half])
         yield from _compiled(rules[half:])
 
 
 def checked(expression: bytes) -> bytes:
-    """The expression as this engine takes it; ValueError for what it can't do."""
-    spelled = translated(expression)
+    """The expression as this engine takes it; ValueError for what it would misunderstand.
+
+    What it refuses it does when the rules are compiled, which is done once.
+    """
+    return translated(expression)
+
+
+def _reason(rule: Rule) -> str:
+    """Why RE2 does not take an expression, which it says only of one alone."""
     try:
-        re2.compile(spelled, _options())
+        re2.compile(rule.expression, _options())
     except re2.error as error:
         why = error.args[0] if error.args else "not understood"
-        raise ValueError(why.decode("latin-1") if isinstance(why, bytes) else why) from None
-    return spelled
+        return why.decode("latin-1") if isinstance(why, bytes) else str(why)
+    return "takes too much memory"
 
 
 def _options() -> Any:

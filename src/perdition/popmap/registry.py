@@ -30,7 +30,7 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
-    "bdb": Kind("bdb", "berkeleydb or bsddb3 (perdition[bdb]; Debian: python3-bsddb3)"),
+    "bdb": Kind("bdb"),
     "cdb": Kind("cdb"),
     "command": Kind("command"),
     "daemon": Kind("daemon"),

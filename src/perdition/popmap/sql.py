@@ -48,7 +48,7 @@ class SqlMap(Popmap):
         values = (*given, *self.DEFAULTS[len(given) :])
         self.fields = dict(zip(_NAMES, values, strict=True))
         port = self.fields["port"]
-        if port and not (port.isdigit() and len(port) <= 5):
+        if port and not re.fullmatch("[0-9]{1,5}", port):
             raise MapError(f"not a port: {port!r}")
         if self._free and not _KEY.search(self._free):
             raise MapError("the query does not ask for :key")

@@ -21,6 +21,9 @@ QUERY = "SELECT servername, port FROM popmap WHERE user = :key"
 BUSY = 5  # seconds that a thread waits for a writer
 STEPS = 1_000_000  # of SQLite's machine, that a query may take: some 20 ms
 
+# A damaged file may put bytes that are no text into the words of an error (UnicodeDecodeError).
+_ERRORS = (sqlite3.Error, sqlite3.Warning, UnicodeDecodeError)
+
 
 class Map(Popmap):
     """``map_library_opt``: the file's path, and behind a blank a query of one's own.
@@ -43,7 +46,7 @@ class Map(Popmap):
             return None
         try:
             row = self._connect().execute(self.query, {"key": key}).fetchone()
-        except (sqlite3.Error, sqlite3.Warning) as error:
+        except _ERRORS as error:
             if _is_busy(error):
                 raise Stale from None
             self.close()
@@ -58,7 +61,7 @@ class Map(Popmap):
         try:
             with closing(self._opened(BUSY)) as connection:
                 connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except (sqlite3.Error, sqlite3.Warning) as error:
+        except _ERRORS as error:
             raise self._trouble(error) from None
 
     def close(self) -> None:
@@ -101,6 +104,8 @@ class Map(Popmap):
     def _trouble(self, error: Exception) -> MapError:
         if _code(error) == sqlite3.SQLITE_INTERRUPT:
             return MapError(f"{self.path}: the query takes too long; it needs an index")
+        if isinstance(error, UnicodeDecodeError):
+            return MapError(f"{self.path}: is damaged")
         return MapError(f"{self.path}: {error}")
 
 

@@ -5,6 +5,7 @@ Invariant: every wait has an end, every answer a bound.
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from abc import abstractmethod
@@ -83,6 +84,7 @@ class StreamMap(Popmap):
 
     def _send(self, data: bytes) -> None:
         assert self._sock is not None
+        self._sock.settimeout(TIMEOUT)
         self._sock.sendall(data)
 
     def _until(self, mark: bytes) -> bytes:
@@ -123,6 +125,6 @@ def address_of(text: str, default_port: int = 0) -> tuple[str, int] | str:
     host, _, port = text.rpartition(":")
     if not host and default_port:
         host, port = text, str(default_port)
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise MapError(f"neither HOST:PORT nor the path of a socket: {text!r}")
     return host.strip("[]"), int(port)

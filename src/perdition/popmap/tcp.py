@@ -5,6 +5,7 @@ socketmap:inet:HOST:PORT:NAME    socketmap:unix:PATH:NAME    tcp:HOST:PORT
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -20,28 +21,31 @@ class Map(StreamMap):
     def __init__(self, option: str) -> None:
         super().__init__(option)
         kind, _, rest = (option or DEFAULT).partition(":")
-        self._name = b""
+        self._name: bytes | None = None  # of a socketmap
         if kind == "tcp":
             self.address = address_of(rest)
         elif kind == "socketmap":
             family, _, where = rest.partition(":")
             where, _, name = where.rpartition(":")
-            if family not in ("inet", "unix") or (family == "unix") != where.startswith("/"):
+            at_path = where.startswith("/")
+            if family != ("unix" if at_path else "inet") or not re.fullmatch(r"\S+", name):
                 raise MapError("a socketmap is at inet:HOST:PORT:NAME or unix:PATH:NAME")
-            self.address, self._name = address_of(where), name.encode()
+            self.address, self._name = address_of(where), os.fsencode(name)
         else:
             raise MapError("neither socketmap:... nor tcp:...")
 
     def _exchange(self, key: bytes) -> bytes | None:
-        return self._by_socketmap(key) if self._name else self._by_table(key)
+        return self._by_table(key) if self._name is None else self._by_socketmap(self._name, key)
 
-    def _by_socketmap(self, key: bytes) -> bytes | None:
-        request = self._name + b" " + key
+    def _by_socketmap(self, name: bytes, key: bytes) -> bytes | None:
+        request = name + b" " + key
         self._send(b"%d:%s," % (len(request), request))
         size = self._until(b":")
         if not re.fullmatch(rb"\d{1,6}", size) or int(size) > ANSWER_LIMIT:
             raise MapError(f"{self._where}: no netstring")
-        answer = self._bytes(int(size) + 1)[:-1]
+        answer, end = self._bytes(int(size)), self._bytes(1)
+        if end != b",":
+            raise MapError(f"{self._where}: no netstring")
         word, _, value = answer.partition(b" ")
         if word == b"OK":
             return value

@@ -1,7 +1,8 @@
 """A text file kept in memory, read again by itself when it changes.
 
 What text maps share. A change is noticed by the next look-up and read in a thread; a file that
-can't be used is told, and what was read before stays in force.
+can't be used is told, and what was read before stays in force. Who writes a new file aside and
+renames it is never read half; one who writes it in place may be, until he has ended.
 """
 
 from __future__ import annotations
@@ -34,10 +35,15 @@ class WatchedFile(Popmap):
         try:
             with open(self.path, "rb") as file:
                 stat = os.fstat(file.fileno())
-                content = file.read(FILE_LIMIT)
+                content = file.read(FILE_LIMIT + 1)
+                still = mark_of(os.fstat(file.fileno())) == mark_of(stat)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise MapError(f"{self.path}: {why}") from None
+        if len(content) > FILE_LIMIT:
+            raise MapError(f"{self.path}: larger than {FILE_LIMIT} bytes")
+        if not still:
+            raise MapError(f"{self.path}: is being written")
         self._read(content)
         self._seen, self._bad = mark_of(stat), None
 

@@ -278,6 +278,7 @@ def make_routing(
     rules = Rules(
         names, config.client_server_specification, config.username_from_database,
         tuple(map(os.fsencode, config.query_key)), config.outgoing_port,
+        PROTOCOLS[config.protocol].service.removesuffix("s"),
     )  # fmt: skip
     defaults = Rotation(config.outgoing_server, config.outgoing_port)
     return Routing(rules, _make_lookups(config, popmap, log, meter), defaults, reverse)

@@ -11,12 +11,13 @@ import time
 
 from perdition.config import Config
 from perdition.errors import StartError
+from perdition.popmap.base import Mark, mark_of
 from perdition.tls import watched_files
 
 _SETTLES = 1.0  # seconds without a further change
 _NEVER = float("inf")
 
-Marks = dict[str, tuple[int, int, int]]
+Marks = dict[str, Mark]
 
 
 class FileWatch:
@@ -62,9 +63,7 @@ class FileWatch:
             return marks
         for file in files:
             try:
-                stat = os.stat(file)
+                marks[file] = mark_of(os.stat(file))
             except OSError:
-                marks[file] = (0, 0, 0)
-            else:
-                marks[file] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+                marks[file] = ()
         return marks

@@ -48,6 +48,9 @@ class Attempts(Stepped):
     def _server_lost(self, error: PerditionError) -> None:
         self.step(ServerLost(error))
 
+    def _attempt(self) -> object:
+        return self.server
+
     def _step_reached(self) -> Step:
         server = self.server
         if server is None or not dial.is_connected(server.sock):
@@ -90,7 +93,8 @@ class Attempts(Stepped):
         refused = Refused(Reason.UNREACHABLE, detail="no address")
         secure, slow = "plaintext", False
         addresses = service.resolver.known(server) or await self._resolve(server)
-        for number, address in enumerate(addresses, 1):
+        order = list(addresses)
+        for number, address in enumerate(order, 1):
             try:
                 sock = dial.connect(address, service.source(address), keepalive=service.keepalive)
             except OSError as error:
@@ -106,6 +110,8 @@ class Attempts(Stepped):
                 return outcome, secure
             refused, slow = outcome, slow or self._timed_out
             self._drop_server()
+            if self._timed_out and self._more_addresses and self._step is Step.CONNECT:
+                order.append(address)  # it got less than its time
             if refused.reason is not Reason.UNREACHABLE:
                 break
         self._leave()

@@ -47,10 +47,11 @@ class Resolver:
             answers = await self.loop.getaddrinfo(
                 server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
             )
-        except OSError:
+        except (OSError, UnicodeError) as error:  # the latter of a name that is none
             found = self._known.get(server)
             if found is None:
-                raise
+                why = getattr(error, "strerror", None) or "no host name"
+                raise OSError(errno.EINVAL, why) from None
             self._remember(server, time.monotonic() + NAME_LIFETIME, found[1])
             return found[1]
         addresses = _addresses(answers)
@@ -88,7 +89,7 @@ def _numeric(server: Server) -> tuple[SockAddress, ...]:
                 flags=socket.AI_NUMERICHOST,
             )
         )
-    except OSError:
+    except (OSError, UnicodeError):  # the latter of a name that is none
         return ()
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
+from perdition.errors import MapError
 from perdition.popmap.base import Address, Query, checked_server
 from perdition.popmap.lookups import Lookups, Pending
 from perdition.route import Route, Server
@@ -33,6 +34,7 @@ class Rules(NamedTuple):
     map_names_user: bool = False  # ``username_from_database``
     query_keys: tuple[bytes, ...] = ()
     port: str = ""  # of a server that comes without
+    protocol: str = ""  # services(5) name of what the clients speak
 
 
 class Found(NamedTuple):
@@ -77,21 +79,26 @@ class Routing:
         if rules.client_names_server and delimiter in key:
             return self._named(name, key.rpartition(delimiter)[2], tell)
         if self.lookups is not None:
-            route = await self._ask(self.lookups, Query(key, delimiter, client, local), wait, tell)
+            query = Query(key, delimiter, client, local, rules.protocol)
+            route = await self._ask(self.lookups, query, wait, tell)
             if route is not None:
                 if route.user and rules.map_names_user:
                     name = route.user
+                elif route.user and tell:
+                    tell(f"user {_text(route.user)} does not count without username_from_database")
                 if route.servers:
+                    if tell:
+                        tell("servers of the map, the first that works is taken")
                     return Found(self._with_ports(route.servers), name)
         if tell:
-            tell("the default servers (outgoing_server) serve")
+            tell("servers of outgoing_server, each login begins at the next one")
         return Found(self.defaults.turn(), name)
 
     def _named(self, name: bytes, host: bytes, tell: Tell | None) -> Found:
         """The server that the user named behind the last delimiter; none: the default servers."""
         servers = (checked_server(_text(host)),) if host else self.defaults.turn()
         if tell:
-            tell(f"the user names the server: {', '.join(map(str, servers))}")
+            tell(f"server named by the user: {_text(host) or 'none, so outgoing_server'}")
         user, _, _ = name.rpartition(self.rules.names.delimiter)
         return Found(self._with_ports(servers), user)
 
@@ -99,16 +106,21 @@ class Routing:
         self, lookups: Lookups, of_user: Query, wait: Wait, tell: Tell | None
     ) -> Route | None:
         """The map's answer to the first query key that it knows."""
-        _, delimiter, client, local = of_user
+        _, delimiter, client, local, _ = of_user
         for form in self.rules.query_keys or (b"\\U",):
             query = of_user
             if form != b"\\U":
                 key = query_key(form, of_user.key, delimiter, client, local)
-                query = Query(key, delimiter, client, local)
-            answer = lookups.ready(query)
-            route: Route | None = (
-                await wait(lookups.ask(query)) if isinstance(answer, Pending) else answer
-            )
+                query = of_user._replace(key=key)
+            try:
+                answer = lookups.ready(query)
+                route: Route | None = (
+                    await wait(lookups.ask(query)) if isinstance(answer, Pending) else answer
+                )
+            except MapError as error:
+                if tell:
+                    tell(f"query key {_text(query.key)}: {error}")
+                raise
             if tell:
                 tell(f"query key {_text(query.key)}: {_told(route)}")
             if route is not None:

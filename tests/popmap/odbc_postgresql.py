@@ -1,0 +1,23 @@
+"""unixODBC with PostgreSQL's driver before PostgreSQL, see `battery`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tests.popmap import postgresql
+from tests.popmap.battery import Filled
+from tests.popmap.odbc import data_source
+from tests.popmap.services import PASSWORD
+
+
+@contextmanager
+def filled(folder: Path) -> Iterator[Filled]:
+    """What `postgresql` has, by another way."""
+    words = {"Driver": "PostgreSQL Unicode", "Servername": "127.0.0.1", "Database": "dbperdition"}
+    query = 'SELECT servername, port, account FROM tblPerdition WHERE "user" = :key'
+    port = postgresql.server().port
+    with postgresql.filled(folder) as real, data_source(folder, **words, Port=port) as dsn:
+        yield replace(real, option=f"::{dsn}:tblPerdition:perdition:{PASSWORD} {query}")
