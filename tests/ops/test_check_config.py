@@ -416,6 +416,7 @@ def use(case: Case, name: str) -> tuple[int, list[str]]:
         ((3, 90), "error", f"is not valid before {shown(3)}"),
         ((-9, 6), "warning", f"expires on {shown(6)}, in 5 days"),
     ],
+    ids=["expired", "not yet", "soon"],
 )
 def test_certificates_out_of_time(case: Case, days: tuple[int, int], level: str, text: str) -> None:
     case.certificate("other", days=days, names=("localhost",))
