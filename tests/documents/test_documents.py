@@ -7,23 +7,18 @@ they stand there, in their order, by somebody who does what the page says.
 from __future__ import annotations
 
 import ast
-import importlib
 import os
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.conftest import ROOT
 from tests.documents.host import Host
 from tests.documents.pages import BLOCKS, PAGES, Block, block
-from tests.popmap.battery import query
 
 from perdition.ops import control, service
-from perdition.popmap import registry
-from perdition.popmap.base import route_of
 from perdition.protocols import COMMANDS
 
 README, HOWTO, INSTALL, OPERATE, POPMAPS = (
@@ -82,7 +77,14 @@ RUN_BY = {
     (POPMAPS, "awk"): EXAMPLES,
     (POPMAPS, "python3 -c 'import sqlite3"): EXAMPLES,
     (POPMAPS, "#!/bin/sh"): EXAMPLES,
-    (POPMAPS, "SET perdition:ann"): f"{HERE}test_the_example_of_redis",
+    **{
+        (POPMAPS, first): "popmap/test_docs.py::test_the_example_works_at_its_server"
+        for first in (
+            "CREATE TABLE tblPerdition", "CREATE TABLE account", "[dbPerdition]", "dn: uid=ann",
+            'echo "ann 127.0.0.1:1143" | /usr/lib/yp/', '{"server": "127.0.0.1"', "10:popmap ann,",
+            "#!/usr/bin/python3", "SET perdition:ann",
+        )
+    },
     (POPMAPS, "[project.entry-points"): "popmap/test_lookups.py::test_maps_of_other_projects",
     (POPMAPS, '"""Users by the first letter'):
         "popmap/test_lookups.py::test_maps_of_other_projects",
@@ -216,19 +218,6 @@ def test_the_jails(host: Host) -> None:
     host.run("cp share/fail2ban/perdition3.conf /etc/fail2ban/filter.d/")
     host.run(f"cp share/fail2ban/jail.conf {path}")
     assert "'add', 'perdition'" in host.run("fail2ban-client --dp")
-
-
-def test_the_example_of_redis(tmp_path: Path) -> None:
-    with importlib.import_module("tests.popmap.redis").filled(tmp_path) as filled:
-        url = filled.option.partition("?")[0]
-        shown = block(POPMAPS, "map_library redis").text.splitlines()[1].partition(" ")[2]
-        asked = shown.partition("?")[2]
-        assert asked == "key=perdition:%s"
-        with closing(importlib.import_module("redis").Redis.from_url(url)) as client:
-            client.execute_command(*block(POPMAPS, "SET perdition:ann").text.split())
-        popmap = registry.make("redis", f"{url}?{asked}")
-        assert popmap.lookup(query(b"ann")) == route_of(b"127.0.0.1:1143")
-        popmap.close()
 
 
 # Verbs that say 1 where nobody of that name is there.

@@ -135,7 +135,7 @@ def test_http_answers_without_an_end(
         started = time.monotonic()
         with pytest.raises(MapError):
             popmap.lookup(query(b"jo"))
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 6
 
 
 def test_tcp_answers_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,8 @@ class _Supervisor:
     def _report(self) -> None:
         if self._stopping or not self.up:
             return
-        states = [f"{w.command} {'up' if w.ready else 'down'}" for w in self._wards]
+        wards = [ward for ward in self._wards if ward.command not in self._left_aside]
+        states = [f"{ward.command} {'up' if ward.ready else 'down'}" for ward in wards]
         states += [f"{command} could not start" for command in self._left_aside]
         ready = () if self._reloading else ("READY=1",)
         notify(*ready, f"STATUS={', '.join(states)}")
