@@ -2,6 +2,9 @@
 
 A client's work is a function of a `Way`; `Place.same` has it done directly and through ours, by two
 users in like circumstances, and fails if the outcomes differ or nothing went through ours.
+
+Dovecot behind TLS may drop the end of a long answer when it is told to log out meanwhile, so LOGOUT
+and QUIT are not pipelined behind one.
 """
 
 from __future__ import annotations

@@ -127,12 +127,14 @@ def test_s_client_imap(place: Place, need: Need, mode: str) -> None:
             refused = lines.ask(f"a LOGIN {way.user} wrong")
             quoted = way.password.replace("\\", "\\\\").replace('"', '\\"')
             assert lines.ask(f'a LOGIN {way.user} "{quoted}"')[-1].startswith("a OK")
-            lines.say("b SELECT INBOX\r\nc FETCH 1:* (UID BODY.PEEK[])\r\nd FROB\r\ne LOGOUT")
-            return [refused[-1], *lines.rest().split(b"\r\n")]
+            lines.say("b SELECT INBOX\r\nc FETCH 1:* (UID BODY.PEEK[])\r\nd FROB")
+            said = lines.up_to(b"d ")
+            lines.say("e LOGOUT")
+            return [refused[-1], *said, *lines.up_to(b"e OK")]
 
     refused, *said = place.same("imap", mode, work, letters=2, status=REFUSED)
     assert refused.startswith("a NO [AUTHENTICATIONFAILED]")
-    assert letter(2, LONG) in b"\r\n".join(said)
+    assert letter(2, LONG) in b"".join(said)
     assert any(line.startswith(b"d BAD") for line in said)
 
 
@@ -148,38 +150,36 @@ def test_s_client_pop3(place: Place, need: Need, mode: str) -> None:
             assert lines.hear().startswith("-ERR")
             lines.say(f"AUTH PLAIN {plain(way)}")
             assert lines.hear().startswith("+OK")
-            lines.say("LIST\r\nRETR 2\r\nFROB\r\nQUIT")
-            return lines.rest().split(b"\r\n")
+            lines.say("LIST\r\nRETR 2\r\nFROB")
+            said = lines.up_to(b"-ERR")
+            lines.say("QUIT")
+            return said + lines.up_to(b"+OK")
 
     said = place.same("pop3", mode, work, letters=2)
-    assert said[0] == b"+OK 2 messages:"
-    assert b"y" * 2000 in said
-    assert said[-2] == b"+OK Logging out."
+    assert said[0] == b"+OK 2 messages:\r\n"
+    assert b"y" * 2000 + b"\r\n" in said
+    assert said[-1] == b"+OK Logging out.\r\n"
 
 
 @pytest.mark.parametrize("mode", ["tls", "starttls"])
 def test_s_client_managesieve(place: Place, need: Need, mode: str) -> None:
     program = need("openssl")
 
-    def answer(lines: Lines) -> list[str]:
-        said = [lines.hear()]
-        while not said[-1].startswith(("OK", "NO", "BYE")):
-            assert said[-1]
-            said.append(lines.hear())
-        return said
-
     def work(way: Way) -> list[Any]:
+        verdict = b"OK", b"NO"
         with s_client(way, program, "sieve") as lines:
-            answer(lines)
+            lines.up_to(b"OK")  # capabilities
             wrong, right = plain(way, "wrong"), plain(way)
             lines.say(f'AUTHENTICATE "PLAIN" "{wrong}"')
-            refused = answer(lines)
+            refused = lines.up_to(*verdict)
             lines.say(f'AUTHENTICATE "PLAIN" "{right}"')
-            assert answer(lines)[-1].startswith("OK")
-            lines.say('PUTSCRIPT "a" "keep;"\r\nLISTSCRIPTS\r\nPUTSCRIPT "b" "frob;"\r\nLOGOUT')
-            return [refused, *lines.rest().split(b"\r\n")]
+            assert lines.up_to(*verdict)[-1].startswith(b"OK")
+            lines.say('PUTSCRIPT "a" "keep;"\r\nLISTSCRIPTS\r\nPUTSCRIPT "b" "frob;"')
+            said = lines.up_to(b"NO") + lines.up_to(b"")
+            lines.say("LOGOUT")
+            return [refused, *said, *lines.up_to(b"OK")]
 
-    refused, put, listed, *_, bye, _ = place.same("sieve", mode, work, status=REFUSED)
-    assert refused == ['NO "Authentication failed."']
-    assert (put, listed) == (b'OK "PUTSCRIPT completed."', b'"a"')
-    assert bye == b'OK "Logout completed."'
+    refused, put, listed, *_, bye = place.same("sieve", mode, work, status=REFUSED)
+    assert refused == [b'NO "Authentication failed."\r\n']
+    assert (put, listed) == (b'OK "PUTSCRIPT completed."\r\n', b'"a"\r\n')
+    assert bye == b'OK "Logout completed."\r\n'

@@ -50,6 +50,15 @@ class Lines:
         """Return so many bytes, or what there is to the end of the stream."""
         return self._reader.read(count)
 
+    def up_to(self, *starts: bytes) -> list[bytes]:
+        """Return the lines up to one that begins so, as they came."""
+        lines: list[bytes] = []
+        while not (lines and lines[-1].startswith(starts)):
+            line = self._reader.readline()
+            assert line, lines[-3:]
+            lines.append(line)
+        return lines
+
     def rest(self) -> bytes:
         """Return all there is to the end of the stream."""
         return self._reader.read()
