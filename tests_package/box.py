@@ -65,6 +65,8 @@ class Box:
     def start(self) -> None:
         """Boot it, or have it idle; return when commands can be run."""
         words = [
+            # Should we be killed, it is told to end: what is in it ends as on any machine.
+            required("setpriv"), "--pdeathsig=TERM",
             required("systemd-nspawn"), "--quiet", "--directory", str(self.root), "--register=no",
             "--keep-unit", "--private-network", "--resolv-conf=off", "--timezone=off",
             "--link-journal=no", "--console=pipe", f"--machine={self._name}",

@@ -22,7 +22,7 @@ __all__ = ["certificates"]
 RELEASE = "bookworm"
 MAPS = ("ldap", "mysql", "odbc", "postgresql")
 # In the root beside what every Debian has: the user's server, and what the tests look with.
-TOOLS = ("systemd-sysv", "dbus", "iproute2", "procps", "dovecot-imapd")
+TOOLS = ("systemd-sysv", "dbus", "iproute2", "netbase", "procps", "dovecot-imapd")
 FETCH = 'chroot "$1" apt-get install -y -q --download-only --no-install-recommends '
 
 Boxes = Callable[..., Box]
