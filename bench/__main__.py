@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import recorded, report
+from bench import lookups, recorded, report
 from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
@@ -151,7 +151,9 @@ def _progress(text: str) -> None:
 def _show(bench: Bench, seconds: float, sizes: Sizes, folder: Path) -> None:
     results = bench.results
     _progress("")
-    shown = (report.costs, report.targets, report.clients, report.notes)
+    shown = (
+        report.costs, report.targets, report.lookups, report.clients, report.notes,
+    )  # fmt: skip
     for text in (show(results) for show in shown):
         if text:
             print(text + "\n")
@@ -177,6 +179,9 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             bench.put_up()
             bench.play()
+            if not (arguments.quick or arguments.only or arguments.peers):
+                _progress("look-ups")
+                bench.results.lookups = lookups.measure()
             if arguments.check:
                 code = recorded.check(bench.results, bench.again)
         except KeyboardInterrupt:
