@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import recorded, report
+from bench import lookups, recorded, report
 from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
@@ -23,6 +23,7 @@ from bench.peers.ours import earlier
 from bench.programs import Backend, BenchError, build, key_pair
 from bench.recorded import RECORDED
 from bench.report import OURS, YARDSTICK, Results
+from perdition.errors import PerditionError
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -143,6 +144,15 @@ class Bench:
             return job.run(self._site, running)
 
 
+def _look_up(results: Results) -> None:
+    for kind in lookups.TARGETS:
+        _progress(f"look-ups: {kind}")
+        try:
+            results.lookups[kind] = lookups.measure(kind, 1)
+        except PerditionError as error:
+            results.failures[f"look-ups, {kind}"] = str(error)
+
+
 def _progress(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r{text:60}\r", end="", file=sys.stderr, flush=True)
@@ -151,7 +161,9 @@ def _progress(text: str) -> None:
 def _show(bench: Bench, seconds: float, sizes: Sizes, folder: Path) -> None:
     results = bench.results
     _progress("")
-    shown = (report.costs, report.targets, report.clients, report.notes)
+    shown = (
+        report.costs, report.targets, report.lookups, report.clients, report.notes,
+    )  # fmt: skip
     for text in (show(results) for show in shown):
         if text:
             print(text + "\n")
@@ -177,6 +189,8 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             bench.put_up()
             bench.play()
+            if not (arguments.quick or arguments.only or arguments.peers):
+                _look_up(bench.results)
             if arguments.check:
                 code = recorded.check(bench.results, bench.again)
         except KeyboardInterrupt:

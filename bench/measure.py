@@ -51,7 +51,7 @@ class Sizes:
 
 
 FULL = Sizes(
-    2000, 500, 384_000_000, 192_000_000, 8000, 2000, 9000,
+    2000, 400, 384_000_000, 192_000_000, 8000, 2000, 9000,
     rounds=5, idle_rounds=2, alone_rounds=3,
 )  # fmt: skip
 QUICK = Sizes(

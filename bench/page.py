@@ -140,7 +140,8 @@ def render(run: dict[str, Any], page: str) -> dict[str, str]:
 def main() -> None:
     """Takes a run over, if one is named, and renders."""
     if len(sys.argv) > 1:
-        RUN.write_text(Path(sys.argv[1]).read_text())
+        run = json.loads(Path(sys.argv[1]).read_text())
+        RUN.write_text(json.dumps(run, ensure_ascii=False, separators=(",", ":")) + "\n")
     for name, text in render(json.loads(RUN.read_text()), PAGE.read_text()).items():
         (DOCS / name).write_text(text)
 

@@ -14,7 +14,7 @@ _COLOURS = {
     "perdition2": "#7e22ce",
 }
 _WIDTH = 760
-_LEFT, _RIGHT, _TOP, _BOTTOM = 150, 90, 40, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 150, 125, 40, 44
 
 
 def _svg(height: int, title: str, body: Sequence[str]) -> str:

@@ -40,9 +40,11 @@ def check(results: Results, again: Callable[[Iterable[str]], None], path: Path =
             break
         again(grown)
         grown = _grown(results, limits)
+    for peer, why in results.absent.items():
+        print(f"{peer} could not be measured: {why}")
     for row, ratio in grown.items():
         print(f"{row}: {ratio:.2f}× {YARDSTICK}, more than {SLACK:g}× what is recorded")
-    return int(bool(grown))
+    return int(bool(grown or results.absent))
 
 
 def _grown(results: Results, limits: dict[str, float]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import proc
+from bench.lookups import TARGETS as LOOKUPS
 from bench.peers import PEERS
 from bench.rows import BEST, ROWS, Row, Sample, Target
 
@@ -49,6 +50,7 @@ class Results:
     samples: dict[tuple[str, str], dict[int, Sample]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    lookups: dict[str, float] = field(default_factory=dict)  # µs by kind of map
 
     def add(self, row: str, peer: str, turn: int, sample: Sample) -> None:
         """Keeps the sample of one round."""
@@ -142,6 +144,16 @@ def targets(results: Results) -> str:
     return _columns(lines) if OURS in results.peers and len(lines) > 1 else ""
 
 
+def lookups(results: Results) -> str:
+    """Draws the table of look-ups in maps, and their targets."""
+    lines = [["look-up in a map", "µs", "target", "verdict"]]
+    for kind, figure in results.lookups.items():
+        target = Target(LOOKUPS[kind])
+        verdict = "met" if target.met_by(figure) else "MISSED"
+        lines.append([kind, number(figure), str(target), verdict])
+    return _columns(lines) if len(lines) > 1 else ""
+
+
 def clients(results: Results) -> str:
     """Draws the table beside it: what the clients saw."""
     lines = [["seen by the clients", *results.peers]]
@@ -209,6 +221,10 @@ def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
         "absent": results.absent,
         "failures": results.failures,
         "rows": rows,
+        "lookups": {
+            kind: {"us": figure, "target": LOOKUPS[kind]}
+            for kind, figure in results.lookups.items()
+        },
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{now:%Y%m%dT%H%M%S}.json"

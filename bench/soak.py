@@ -21,7 +21,6 @@ from bench.peers.ours import Ours
 from bench.programs import Backend, BenchError, Load, build, key_pair
 from bench.steady import GROWTH
 
-_SLICES = 20
 _WARM_UP = 2  # slices
 
 
@@ -37,9 +36,9 @@ def _slice(running: Running, logins: int, size: int) -> None:
                 raise BenchError(f"{mode}: bytes were lost")
 
 
-def run(logins: int, gigabytes: float) -> None:
+def run(logins: int, gigabytes: float, slices: int) -> None:
     """Runs all slices; says after each what memory there is."""
-    each = max(1, logins // _SLICES // 2), max(4, int(gigabytes * 1e9 / _SLICES / 2))
+    each = max(1, logins // slices // 2), max(4, int(gigabytes * 1e9 / slices / 2))
     began = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
@@ -50,18 +49,18 @@ def run(logins: int, gigabytes: float) -> None:
             stack.callback(running.stop)
         files = [proc.open_files(running.pid) for running in peers]
         memory = []
-        for number in range(1, _SLICES + 1):
+        for number in range(1, slices + 1):
             for running in peers:
                 _slice(running, *each)
                 proc.settled_cpu_seconds(running.pid, running.processes, limit=1)
             memory.append([proc.rss_bytes(running.pid) for running in peers])
             shown = ", ".join(f"{rss / 1e6:.2f}" for rss in memory[-1])
-            print(f"{number}/{_SLICES}: {shown} MB plain, TLS", flush=True)
+            print(f"{number}/{slices}: {shown} MB plain, TLS", flush=True)
         grown = [
             proc.open_files(running.pid) - at for running, at in zip(peers, files, strict=True)
         ]
     print(
-        f"{each[0] * 2 * _SLICES} logins and {each[1] * 2 * _SLICES / 1e9:g} GB in "
+        f"{each[0] * 2 * slices} logins and {each[1] * 2 * slices / 1e9:g} GB in "
         f"{time.monotonic() - began:.0f} s"
     )
     for kind, before, after, more in zip(
@@ -80,12 +79,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.soak", description=__doc__)
     parser.add_argument("--logins", type=int, default=200_000)
     parser.add_argument("--gigabytes", type=float, default=50)
+    parser.add_argument("--slices", type=int, default=20)
     words = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         build()
-        run(words.logins, words.gigabytes)
+        run(words.logins, words.gigabytes, max(_WARM_UP, words.slices))
     except BenchError as error:
         print(f"bench.soak: {error}", file=sys.stderr)
         return 1

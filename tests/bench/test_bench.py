@@ -5,10 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from bench.report import Results
+from bench.rows import Sample
 from tests.conftest import find_program, lacking
+
+from bench import page, recorded
 
 ROOT = Path(__file__).parents[2]
 NGINX = Path("/usr/lib/nginx/modules/ngx_mail_module.so")
@@ -85,3 +90,48 @@ def test_a_steady_stream_among_idle_sessions(command: list[str]) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "100 still alive" in done.stdout
+
+
+def test_a_soak_of_a_few_seconds(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.soak", "--logins=400", "--gigabytes=0.04", "--slices=3"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=18,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "396 logins and 0.04 GB" in done.stdout
+
+
+def _results(ours: float, nginx: float) -> Results:
+    results = Results(["nginx", "ours"])
+    for turn in range(3):
+        results.add("login-plain", "nginx", turn, Sample(nginx))
+        results.add("login-plain", "ours", turn, Sample(ours))
+    return results
+
+
+def test_a_row_that_has_grown_is_measured_again_before_it_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recorded.json"
+    recorded.record(_results(100, 100), path)
+    assert json.loads(path.read_text()) == {"login-plain": 1.0}
+    asked: list[list[str]] = []
+    results = _results(125, 100)
+    assert recorded.check(results, lambda rows: asked.append(list(rows)), path) == 0
+    assert asked == []
+    results = _results(135, 100)
+    assert recorded.check(results, lambda rows: asked.append(list(rows)), path) == 1
+    assert asked == [["login-plain"], ["login-plain"]]
+    assert "login-plain: 1.35× nginx" in capsys.readouterr().out
+
+    def slow_only_once(rows: Iterable[str]) -> None:
+        results.samples.update(_results(110, 100).samples)
+
+    assert recorded.check(results, slow_only_once, path) == 0
+    results.absent["nginx"] = "missing"
+    assert recorded.check(results, slow_only_once, path) == 1
+
+
+def test_the_page_shows_the_run_that_it_names() -> None:
+    for name, text in page.render(json.loads(page.RUN.read_text()), page.PAGE.read_text()).items():
+        assert (page.DOCS / name).read_text() == text, f"python -m bench.page renders {name}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import random
 import select
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from itertools import product
@@ -18,6 +20,7 @@ import uvloop
 
 from perdition.session.poller import Poller
 from perdition.session.relay import Relay
+from perdition.session.splice import Pipe
 
 TLS_PAIRS = list(product((False, True), repeat=2))
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
@@ -81,6 +84,27 @@ class Owner:
         self.words.append(why)
 
 
+class CountingPipe:
+    """A pipe that counts what goes through it, and looks whether it is empty afterwards."""
+
+    def __init__(self) -> None:
+        self.moved = 0
+        self.pipe = Pipe()
+
+    def move(self, source: int, sink: int, most: int) -> tuple[int, bytes]:
+        assert most <= 131072
+        try:
+            got, rest = self.pipe.move(source, sink, most)
+        finally:
+            with pytest.raises(BlockingIOError):
+                os.read(self.pipe._out, 1)
+        self.moved += got
+        return got, rest
+
+    def close(self) -> None:
+        self.pipe.close()
+
+
 def poller_of(loop: asyncio.AbstractEventLoop) -> Poller:
     """A poller whose callbacks may not fail."""
 
@@ -99,9 +123,10 @@ class Running:
         self.poller = poller_of(self.loop)
         self.seconds = Seconds()
         self.words: list[str] = []
+        self.pipe = CountingPipe()
         self.relay = Relay(
             self.poller, self.seconds, memoryview(bytearray(131072)), client, server,
-            owner=self, idle=5,
+            owner=self, idle=5, pipe=self.pipe,
         )  # fmt: skip
         self.thread = threading.Thread(target=self._run)
 
@@ -121,6 +146,7 @@ class Running:
         self.loop.run_forever()
         self.poller.close()
         self.loop.close()
+        self.pipe.close()
 
     def join(self) -> None:
         self.thread.join(15)
@@ -230,6 +256,47 @@ def test_half_close_lets_the_answer_through(
     server.sendall(b"x" * 500_000)
     server.close()
     assert len(client.makefile("rb").read()) == 500_000
+
+
+def test_much_at_a_time_goes_through_the_pipe_and_none_is_lost(
+    plain: tuple[socket.socket, socket.socket, Running],
+) -> None:
+    client, server, running = plain
+    running.start()
+    data = random.Random(3).randbytes(20_000_000)
+    sender = threading.Thread(target=server.sendall, args=(data,))
+    sender.start()
+    digest, left = hashlib.sha256(), len(data)
+    pauses = threading.Event()
+    while left:
+        piece = client.recv(300_000)
+        digest.update(piece)
+        left -= len(piece)
+        pauses.wait(0.001)  # slower than the sender: the sink does not take all
+    sender.join()
+    assert digest.digest() == hashlib.sha256(data).digest()
+    assert running.pipe.moved > len(data) // 2
+    client.sendall(b"still there")
+    assert drink(server, 11) == b"still there"
+
+
+def test_a_client_that_breaks_off_leaves_the_pipe_empty(
+    plain: tuple[socket.socket, socket.socket, Running],
+) -> None:
+    client, server, running = plain
+    running.start()
+    server.settimeout(5)
+    for _ in range(100):
+        server.sendall(bytes(65536))
+        drink(client, 65536)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()  # with a reset
+    with pytest.raises(ConnectionError):
+        while True:
+            server.sendall(bytes(65536))
+    running.join()
+    assert running.words == [""]
+    assert running.pipe.moved > 0
 
 
 def test_a_slow_reader_costs_no_memory(

@@ -37,6 +37,7 @@ from perdition.session.names import ReverseNames
 from perdition.session.poller import Poller
 from perdition.session.routing import Routing, Rules
 from perdition.session.service import Service, Timeouts
+from perdition.session.splice import Pipe
 from perdition.session.tracing import Traces
 from perdition.session.trail import TrailTerms
 from perdition.tls import (
@@ -51,7 +52,7 @@ from perdition.username import NameRules
 from perdition.wire.base import BackTerms, FrontTerms
 
 AUTHENTICATIONS = 1000  # local ones of a worker under way at once
-BUFFER = 131_072  # bytes that one relay step moves at most
+BUFFER = 524_288  # bytes that one relay step moves at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +210,7 @@ def make_service(
         traces=traces,
         sweep=sweep,
         buffer=memoryview(bytearray(BUFFER)),
+        pipe=Pipe(),
         front=grammar.Front,
         back=grammar.Back,
         front_terms=cache(lambda host: _front_terms(config, f"perdition ready on {host} {mark}")),

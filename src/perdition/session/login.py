@@ -350,6 +350,7 @@ class Session(Attempts):
             server_sock,
             owner=self,
             idle=service.timeouts.idle,
+            pipe=service.pipe,
         )
         self.relay = relay
         self._coro = None

@@ -1,8 +1,11 @@
 """The bytes after the login: two flows between two sockets, and nothing else.
 
 The relay knows no protocol, no log and no configuration. A chunk costs one read and one write and
-no allocation that outlives it; when a sink is slow, its source is not read (back-pressure). An end
-of one direction is passed on as such (half-close), and the other direction goes on.
+no allocation that outlives it; when a sink is slow, its source is not read (back-pressure). Chunks
+double while the sink takes them whole, up to the buffer, and are small again when it does not: so a
+fast transfer costs few steps, and a slow client holds little. Large ones between two plain sockets
+never leave the kernel (`splice`). An end of one direction is passed on as such (half-close), and
+the other direction goes on.
 Invariant: what was read from one side is written to the other, once, in order, or the session ends.
 """
 
@@ -15,6 +18,7 @@ from typing import Protocol
 
 _WANT_READ = (BlockingIOError, ssl.SSLWantReadError)
 _RECORD = 16384  # bytes; a shorter read from TLS means that no more is there
+_CHUNK = 32768  # bytes read at once from a peer of which nothing is known
 _LINGER = 30  # seconds without traffic that a half-closed session may last
 IDLE = "Timeout piping data."  # why a relay has ended, as 2.2 says it
 _QUIET = 2  # seconds without traffic before a TLS server hears that its client has ended
@@ -39,6 +43,13 @@ class Poller(Protocol):
         """Drop the callbacks of a descriptor that is closed next."""
 
 
+class Pipe(Protocol):
+    """Moves bytes between plain sockets; see `perdition.session.splice`."""
+
+    def move(self, source: int, sink: int, most: int, /) -> tuple[int, bytes]:
+        """Return how many bytes there were, and those that the sink did not take."""
+
+
 class Clock(Protocol):
     """Coarse time of a worker: whole seconds; reading it costs nothing."""
 
@@ -58,13 +69,19 @@ class Owner(Protocol):
 class Flow:
     """One direction: reads `source`, writes `sink`."""
 
-    __slots__ = ("backlog", "count", "ended", "fd", "relay", "sink", "source", "stuck", "told")
+    __slots__ = (
+        "backlog", "count", "ended", "fd", "most", "pipe", "relay", "sink", "source", "stuck",
+        "told",
+    )  # fmt: skip
 
     def __init__(self, relay: Relay, source: socket.SocketType, sink: socket.SocketType) -> None:
         self.relay = relay
         self.source = source
         self.sink = sink
         self.fd = source.fileno()
+        self.most = _CHUNK  # bytes of the next chunk
+        plain = not isinstance(source, ssl.SSLSocket) and not isinstance(sink, ssl.SSLSocket)
+        self.pipe = relay.pipe if plain else None
         self.backlog: bytes | memoryview = b""  # read and not yet taken by the sink
         self.count = 0  # bytes read after the login
         self.ended = False  # the source sends no more
@@ -73,12 +90,16 @@ class Flow:
 
     def readable(self) -> None:
         """Move what is there, once round the loop."""
+        most = self.most
+        if most > _CHUNK and self.pipe is not None:
+            self._pour(self.pipe, most)
+            return
         relay = self.relay
         buffer = relay.buffer
         try:
-            got = self.source.recv_into(buffer)
+            got = self.source.recv_into(buffer, most)
             if got == _RECORD and isinstance(self.source, ssl.SSLSocket):
-                got = self._gather(got)
+                got = self._gather(got, most)
         except _WANT_READ:
             return
         except ssl.SSLWantWriteError:
@@ -102,11 +123,40 @@ class Flow:
             return
         if sent != got:
             self._hold(bytes(data[sent:]))
+        elif got >= _CHUNK:
+            self._want_more(got)
 
-    def _gather(self, got: int) -> int:
+    def _pour(self, pipe: Pipe, most: int) -> None:
+        """Move what is there, unseen."""
+        relay = self.relay
+        try:
+            got, rest = pipe.move(self.fd, self.sink.fileno(), most)
+        except BlockingIOError:
+            return
+        except OSError:
+            relay.close("")
+            return
+        relay.active = relay.clock.now
+        if not got:
+            self._source_ended()
+            return
+        self.count += got
+        if rest:
+            self._hold(rest)
+        elif got >= _CHUNK:
+            self._want_more(got)
+        else:
+            self.most = max(_CHUNK, self.most // 2)
+
+    def _want_more(self, got: int) -> None:
+        """The sink took it all: the next chunk may be larger, if there was as much as was asked."""
+        if got > self.most - _RECORD:
+            self.most = min(2 * self.most, len(self.relay.buffer))
+
+    def _gather(self, got: int, most: int) -> int:
         """Read further TLS records, so that one write serves many; return the bytes in all."""
         buffer = self.relay.buffer
-        room = len(buffer) - _RECORD
+        room = most - _RECORD
         try:
             while got <= room:
                 more = self.source.recv_into(buffer[got:])
@@ -120,6 +170,7 @@ class Flow:
     def _hold(self, rest: bytes) -> None:
         """Keep `rest` until the sink takes it, and read no more meanwhile."""
         self.backlog = rest
+        self.most = max(_CHUNK, self.most // 2)
         poller = self.relay.poller
         poller.remove_reader(self.fd)
         poller.add_writer(self.sink.fileno(), self.writable)
@@ -228,7 +279,7 @@ class Relay:
     """
 
     __slots__ = (
-        "active", "buffer", "clock", "closed", "down", "idle", "owner", "poller", "up",
+        "active", "buffer", "clock", "closed", "down", "idle", "owner", "pipe", "poller", "up",
     )  # fmt: skip
 
     def __init__(
@@ -241,10 +292,12 @@ class Relay:
         *,
         owner: Owner,
         idle: int = 0,
+        pipe: Pipe | None = None,
     ) -> None:
         self.poller = poller
         self.clock = clock
         self.buffer = buffer
+        self.pipe = pipe
         self.owner = owner
         self.idle = idle
         self.active = clock.now

@@ -21,6 +21,7 @@ from perdition.session.dial import Resolver, Sources
 from perdition.session.health import Health
 from perdition.session.poller import Poller
 from perdition.session.routing import Routing
+from perdition.session.splice import Pipe
 from perdition.session.tracing import Traces
 from perdition.session.trail import TrailTerms
 from perdition.wire.base import Back, BackTerms, Front, FrontTerms
@@ -69,6 +70,7 @@ class Service:
     traces: Traces
     sweep: Deadlines
     buffer: memoryview
+    pipe: Pipe
     front: type[Front]
     back: type[Back]
     front_terms: Callable[[str], FrontTerms]
