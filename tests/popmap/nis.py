@@ -80,10 +80,13 @@ class Nis:
         found = self.run("rpcinfo", "-t", "127.0.0.1", "ypbind")
         return found.returncode == 0
 
-    def run(self, *words: str, text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        """Run a command in there."""
+    def run(
+        self, *words: str, text: bytes = b"", whole: bool = False
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command in there; `whole`: with the numbers of its processes, too."""
+        numbers = ("--pid",) if whole else ()
         return subprocess.run(
-            [*self._within(), *words], input=text, capture_output=True, timeout=15, check=False
+            [*self._within(), *numbers, *words], input=text, capture_output=True, timeout=15, check=False
         )
 
     def fill(self, entries: Entries) -> None:

@@ -7,10 +7,12 @@ name it came with and the name that is logged are compared.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.conftest import ROOT
+from tests.popmap import nis
 from tests.servers.daemon import BIN, Daemon
 from tests.servers.lines import Lines
 from tests.servers.perdition2 import perdition_2
@@ -310,6 +314,28 @@ def test_every_login_arrives_where_2_2_sends_it(
         found = pool.map(compare, range(len(options_of)), options_of)
         different = [line for lines in found for line in lines]
         assert different == [], "\n".join(different)
+
+
+def test_a_nis_map_sends_everybody_where_2_2_sends_them(
+    need: Callable[[str], str], folder: Path, certificates: Path
+) -> None:
+    names = ("jo", "an@x.org", "moved", "unknown", "J\u00fcrgen", "a@b@x.org", "-d")
+    entries = {b"jo": b"127.0.0.2", b"an@x.org": b"127.0.0.4", b"moved": b"other@127.0.0.3",
+               b"a@b@x.org": b"127.0.0.5", b"-d": b"127.0.0.6"}  # fmt: skip
+    domain = nis.domain()
+    domain.fill(entries)
+    domain.start()
+    where = folder / "nis"
+    where.mkdir()
+    command = (sys.executable, "-m", "tests.routing.nis_logins", need("perdition"))
+    inside = ("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(ROOT), *command)
+    done = domain.run(*inside, str(where), str(certificates), *names, whole=True)
+    assert done.returncode == 0, done.stderr.decode()
+    found = json.loads(done.stdout)
+    for name, (theirs, own) in zip(names, found, strict=True):
+        assert own == theirs, name
+        server = entries.get(name.encode(), b"127.0.0.1").rpartition(b"@")[2]
+        assert own == [server.decode(), name]
 
 
 def test_the_set_is_large() -> None:

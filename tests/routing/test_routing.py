@@ -373,6 +373,30 @@ def test_the_next_address_of_a_name_is_tried_soon_and_remembered(
     assert waits[1] < 0.2
 
 
+def test_a_wrong_password_at_the_second_address_is_no_server_that_is_down(
+    popmap: Path, tmp_path: Path, need: Callable[[str], str]
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs a mount namespace of its own")
+    with Swallowing() as dead, socket.create_server(("127.0.0.9", dead.port)) as quick:
+        quick.settimeout(10)
+        edit(popmap, ann=f"twofold.example:{dead.port}")
+        proxy = daemon(tmp_path / "d", popmap, "workers 1")
+        with with_hosts(proxy, popmap.parent / "hosts", need("unshare"), TWOFOLD):
+            for _ in range(2):
+                with Lines.to(proxy.port) as lines:
+                    lines.hear()
+                    started = time.monotonic()
+                    lines.say("a LOGIN ann x")
+                    with Lines(quick.accept()[0]) as server:
+                        took = time.monotonic() - started
+                        server.say(GREETING)
+                        server.say(f"{server.hear().split()[0]} NO [AUTHENTICATIONFAILED] no")
+                        assert lines.hear().startswith("a NO [AUTHENTICATIONFAILED]")
+            assert took < 0.2, "the address that answered is remembered"
+            assert not [line for line in proxy.lines if "is down" in line]
+
+
 def test_a_slow_address_is_tried_again_when_the_others_fail(
     popmap: Path, tmp_path: Path, need: Callable[[str], str]
 ) -> None:
@@ -390,6 +414,27 @@ def test_a_slow_address_is_tried_again_when_the_others_fail(
             with Lines(slow.take()) as server:
                 server.say(GREETING)
                 assert server.hear().endswith('LOGIN "ann" "x"')
+
+
+def test_a_dead_address_does_not_hold_up_a_slow_one(
+    popmap: Path, tmp_path: Path, need: Callable[[str], str]
+) -> None:
+    """Neither connects in 250 ms, the second does in a second: no whole deadline for the first."""
+    if os.getuid() != 0:
+        pytest.skip("needs a mount namespace of its own")
+    with Swallowing() as dead, Swallowing("127.0.0.9", dead.port) as slow:
+        edit(popmap, ann=f"twofold.example:{dead.port}")
+        proxy = daemon(tmp_path / "d", popmap, "workers 1", "connect_timeout 10")
+        hosts = popmap.parent / "hosts"
+        with with_hosts(proxy, hosts, need("unshare"), TWOFOLD), Lines.to(proxy.port) as lines:
+            lines.hear()
+            started = time.monotonic()
+            lines.say("a LOGIN ann x")
+            time.sleep(0.6)  # both have been tried once
+            with Lines(slow.take()) as server:
+                server.say(GREETING)
+                assert server.hear().endswith('LOGIN "ann" "x"')
+            assert time.monotonic() - started < 5
 
 
 def test_the_domain_is_the_reverse_name_of_the_address_reached(tmp_path: Path) -> None:

@@ -36,7 +36,10 @@ class Asking:
             asked = request(user, password, host)
         except ValueError:
             return False
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise AuthError(f"nobody can be asked: {error.strerror}") from None
         self._under_way += 1
         try:
             ours.setblocking(False)

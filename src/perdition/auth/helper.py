@@ -34,7 +34,7 @@ def serve(sock: socket.socket, pam: Pam) -> None:
         try:
             fields = data.split(b"\0")
             if len(fds) == 1 and len(fields) == 3 and not flags & socket.MSG_TRUNC:
-                allowed = pam.check(fields[0], fields[1], fields[2].decode())
+                allowed = pam.check(fields[0], fields[1], fields[2].decode("ascii", "replace"))
                 os.write(fds[0], TROUBLE if allowed is None else YES if allowed else NO)
         except OSError:
             pass  # who asked has gone meanwhile

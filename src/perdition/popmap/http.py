@@ -46,7 +46,10 @@ class _Timed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(max(0.001, self._until_when - time.monotonic()))
+        left = self._until_when - time.monotonic()
+        if left <= 0:  # what comes fast enough never waits
+            raise TimeoutError
+        self._sock.settimeout(left)
         count: int | None = self._raw.readinto(buffer)
         return count
 

@@ -105,7 +105,10 @@ class StreamMap(Popmap):
         assert self._sock is not None
         if len(self._buffer) > ANSWER_LIMIT:
             raise MapError(f"{self._where}: an answer of more than {ANSWER_LIMIT} bytes")
-        self._sock.settimeout(max(0.001, self._until_when - time.monotonic()))
+        left = self._until_when - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
         data = self._sock.recv(4096)
         if not data:
             raise EOFError

@@ -17,7 +17,14 @@ from perdition.route import Server
 from perdition.session import dial
 from perdition.session.service import Service
 from perdition.session.side import Side
-from perdition.session.stepped import STEP, ServerLost, Step, Stepped
+from perdition.session.stepped import (
+    NEXT_ADDRESS,
+    NEXT_AGAIN,
+    STEP,
+    ServerLost,
+    Step,
+    Stepped,
+)
 from perdition.session.tracing import Trace
 from perdition.session.trail import Trail, dialogue_log
 from perdition.wire.base import Accepted, Back, Login, Reason, Refused, StartTls
@@ -47,6 +54,10 @@ class Attempts(Stepped):
 
     def _server_lost(self, error: PerditionError) -> None:
         self.step(ServerLost(error))
+
+    @property
+    def _was_slow_to_connect(self) -> bool:
+        return self._timed_out and self._step is Step.CONNECT
 
     def _attempt(self) -> object:
         return self.server
@@ -101,16 +112,23 @@ class Attempts(Stepped):
                 refused.detail = error.strerror or str(error)
                 continue
             self.server = Side(service.poller, sock, self.step, self._server_lost)
-            self._more_addresses = number < len(addresses)
+            if number <= len(addresses):
+                self._patience = NEXT_ADDRESS if len(addresses) > 1 else 0.0
+            else:
+                self._patience = NEXT_AGAIN if number < len(order) else 0.0
             outcome = await self._talk(self.server, server, login)
             secure = secure_word(self.server, service.back_terms.tls)
             if isinstance(outcome, Accepted):
                 service.resolver.prefer(server, address)
                 service.health.answered(server, time.monotonic() - started)
                 return outcome, secure
-            refused, slow = outcome, slow or self._timed_out
+            refused = outcome
+            if refused.reason is Reason.REFUSED:  # an answer, too
+                service.resolver.prefer(server, address)
+            # Addresses before one that was reached say nothing of the server.
+            slow = self._timed_out or (slow and refused.reason is Reason.UNREACHABLE)
             self._drop_server()
-            if self._timed_out and self._more_addresses and self._step is Step.CONNECT:
+            if number <= len(addresses) and self._patience and self._was_slow_to_connect:
                 order.append(address)  # it got less than its time
             if refused.reason is not Reason.UNREACHABLE:
                 break

@@ -14,6 +14,7 @@ import random
 import socket
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from perdition.route import Server
 
@@ -21,6 +22,8 @@ SockAddress = tuple[int, tuple[str, int] | tuple[str, int, int, int]]  # family,
 
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python names it from 3.13 on
 NAME_LIFETIME = 60.0  # seconds that an answer of the resolver is used without asking again
+NAME_PATIENCE = 1.0  # seconds that the resolver has where an older answer can serve
+NAME_RETRY = 5.0  # seconds for which it then does
 NAMES_KEPT = 4096
 
 
@@ -30,6 +33,7 @@ class Resolver:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._known: dict[Server, tuple[float, tuple[SockAddress, ...]]] = {}
+        self._asked: dict[Server, asyncio.Task[tuple[SockAddress, ...]]] = {}
 
     def known(self, server: Server) -> tuple[SockAddress, ...]:
         """Return the addresses of `server` without waiting; empty: `ask` has to be awaited."""
@@ -42,7 +46,29 @@ class Resolver:
         return found[1] if found[0] > time.monotonic() else ()
 
     async def ask(self, server: Server) -> tuple[SockAddress, ...]:
-        """Ask the resolver; OSError when it knows no address and none is remembered."""
+        """Ask the resolver; OSError when it knows no address and none is remembered.
+
+        All who ask for a server wait for one question. Where an older answer can serve nobody waits
+        long: names that take the resolver's threads hold up no others.
+        """
+        asked = self._asked.get(server)
+        if asked is None:
+            asked = self._asked[server] = asyncio.ensure_future(self._resolve(server))
+            asked.add_done_callback(partial(self._answered, server))
+        found = self._known.get(server)
+        await asyncio.wait({asked}, timeout=None if found is None else NAME_PATIENCE)
+        if asked.done() or found is None:
+            return asked.result()
+        self._remember(server, time.monotonic() + NAME_RETRY, found[1])
+        return found[1]
+
+    def _answered(self, server: Server, asked: asyncio.Task[tuple[SockAddress, ...]]) -> None:
+        del self._asked[server]
+        if not asked.cancelled():
+            asked.exception()  # which may concern nobody any more
+
+    async def _resolve(self, server: Server) -> tuple[SockAddress, ...]:
+        """What the resolver says, or said when it was last up."""
         try:
             answers = await self.loop.getaddrinfo(
                 server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG

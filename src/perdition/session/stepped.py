@@ -28,9 +28,10 @@ class _Step:
 
 
 STEP = _Step()
-# Seconds that an address may take to connect when the server has another (RFC 8305, section 5);
-# then it is put behind the others. The one that answers is tried first from then on.
-NEXT_ADDRESS = 0.25
+# Seconds that an address may take to connect when the server has another (RFC 8305, section 5).
+# Those that were slow are tried again behind the others, with a little more, the last of them with
+# all its time. The one that answers is tried first from then on.
+NEXT_ADDRESS, NEXT_AGAIN = 0.25, 1.0
 
 
 class Step(IntEnum):
@@ -53,7 +54,7 @@ class Stepped:
     """The mover of one dialogue; who inherits writes the dialogue and `_crashed`."""
 
     __slots__ = (
-        "_coro", "_login_due", "_more_addresses", "_started", "_step", "_step_due", "_timed_out",
+        "_coro", "_login_due", "_patience", "_started", "_step", "_step_due", "_timed_out",
         "service", "since", "slot",
     )  # fmt: skip
 
@@ -64,7 +65,7 @@ class Stepped:
         self._coro: Coroutine[Any, Any, None] | None = None
         self._step_due = 0  # sweep's second by which the server must have done its step
         self._step = Step.CONNECT
-        self._more_addresses = False  # whether the server has others to be tried
+        self._patience = 0.0  # seconds until another address is tried; 0: there is none
         self._timed_out = False  # whether the last server let us wait until a deadline
         self._started = 0  # sweep's second in which the attempt at the server began
         limit = service.timeouts.authenticate
@@ -126,8 +127,8 @@ class Stepped:
         sweep = self.service.sweep
         if step is Step.CONNECT:
             self._started = sweep.now
-            if self._more_addresses:
-                self.service.loop.call_later(NEXT_ADDRESS, self._try_next, self._attempt())
+            if self._patience:
+                self.service.loop.call_later(self._patience, self._try_next, self._attempt())
         self._step = step
         # All count from the start of the attempt: a later step's time bounds the earlier ones.
         self._step_due = self._started + min(self.service.timeouts.server[step:]) + 1
