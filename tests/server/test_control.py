@@ -318,6 +318,16 @@ def test_a_worker_that_dies_is_not_waited_for(daemon: Daemon) -> None:
     wait_for(replaced, "the new worker does not answer")
 
 
+def test_the_last_words_of_a_worker_count(dovecot: Dovecot, tmp_path: Path) -> None:
+    """A kick of its last session ends a worker that drains; its answer is heard all the same."""
+    with Daemon(tmp_path, *before(dovecot)[:2], "workers 1", "failure_delay 0") as daemon:
+        for _ in range(5):
+            with log_in(daemon):
+                daemon.reload()
+                answer = ask(daemon.control, verb="kick", match="ann")
+            assert len(rows(answer)) == 1
+
+
 # -- the socket -----------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,30 @@ def test_a_version_that_does_not_come_up_changes_nothing(
         assert client.ask("b NOOP")[-1].startswith("b OK")
         log_in(daemon.port, "bob").__exit__()
         assert ask(daemon.control, verb="status")[0]["status"]["version"].startswith("3.9+")
+
+
+def test_workers_that_fail_after_the_rehearsal_are_tried_again_and_the_old_ones_serve(
+    site: Site,
+) -> None:
+    daemon, ready = site.plain, site.folder / "ready"
+    fails = (
+        "server/worker.py", "    return Worker(orders).run()",
+        f"    import os\n    if orders.sockets and not os.path.exists({str(ready)!r}):\n"
+        '        raise OSError("no memory")\n    return Worker(orders).run()',
+    )  # fmt: skip
+    site.install(site.another("4.0", fails))
+    with log_in(daemon.port, "ann") as client, ThreadPoolExecutor() as aside:
+        answer = aside.submit(ask, daemon.control, verb="upgrade")
+        daemon.wait_for_log("^upgrade: worker 1 failed: OSError: no memory; trying again$")
+        daemon.wait_for_log("^worker 1 .* ended")
+        for _ in range(4):
+            log_in(daemon.port, "bob").__exit__()
+        ready.touch()
+        (row,) = answer.result(15)[0]["rows"]
+        assert row["version"].startswith("4.0+")
+        assert client.ask("b NOOP")[-1].startswith("b OK")
+        log_in(daemon.port, "bob").__exit__()
+    wait_for(lambda: len(daemon.workers) == 2 and sessions(daemon) == 0, "old workers stay")
 
 
 def test_a_program_or_configuration_that_is_not_there_changes_nothing(site: Site) -> None:

@@ -120,26 +120,31 @@ class Desk:
         self._ears.watch(child.control, lambda: self._worker_said(child))
 
     def part(self, child: Child) -> None:
-        """The worker has ended."""
+        """The worker has ended; what it said last counts."""
+        while self._worker_said(child):
+            pass
         self._ears.forget(child.control)
         self.questions.lost(child)
 
-    def _worker_said(self, child: Child) -> None:
+    def _worker_said(self, child: Child) -> bool:
+        """Hear one message; False: there is none."""
         try:
             message = child.control.recv(MESSAGE, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
             message = b""
         if not message:
             self._ears.forget(child.control)  # it ends: SIGCHLD says the rest
-        elif message == b"ready":
+            return False
+        if message == b"ready":
             child.ready = True
         elif message.startswith(b"error "):
             text = message[6:].decode("utf-8", "backslashreplace")
             self.master.log.err(f"worker {child.number + 1} can't start: {text}")
         else:
             self.questions.heard(child, message)
+        return True
 
     def ask_workers(
         self, caller: Caller, verb: str, words: dict[str, object], part: Callable[[bytes], None],

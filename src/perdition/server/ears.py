@@ -21,10 +21,12 @@ class Ears:
 
     def __init__(self) -> None:
         self._poll = select.poll()
-        self._calls: dict[int, Callable[[], None]] = {}
+        self._calls: dict[int, Callable[[], object]] = {}
         self.busy = False
 
-    def watch(self, sock: socket.socket, call: Callable[[], None], *, write: bool = False) -> None:
+    def watch(
+        self, sock: socket.socket, call: Callable[[], object], *, write: bool = False
+    ) -> None:
         """Call `call` whenever `sock` can be read (`write`: written), or has failed."""
         fd = sock.fileno()
         if fd not in self._calls:

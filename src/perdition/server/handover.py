@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from perdition import __version__
 from perdition.check.aside import Verdict
 from perdition.errors import StartError
+from perdition.notify import UPGRADED, notify
 from perdition.route import Server
 from perdition.server.counters import Counters
 from perdition.server.generation import Child, Generation
@@ -55,6 +56,7 @@ class Heritage:
     state: dict[str, Any] = field(default_factory=dict)
     rehearsal: bool = False
     caller: socket.socket | None = None  # who waits to hear that the successor is up
+    _finished: bool = False
 
     @property
     def there(self) -> bool:
@@ -115,13 +117,22 @@ class Heritage:
             self.caller.close()
 
     def finish(self, master: Master) -> None:
-        """The successor is up: tell the log, and whoever asked for it."""
+        """Once the successor is up the old workers retire; tell the log, and whoever asked for it.
+
+        Until then they take clients, whatever keeps the new ones from it.
+        """
+        up = [child for child in master.current.children.values() if child.ready]
+        if self._finished or not self.there or len(up) < master.current.workers:
+            return
+        self._finished = True
+        master.retire_old()
         if self.state["pid_file"] not in ("", master.config.pid_file):
             PidFile(self.state["pid_file"], master.current.identity).remove()
         before, sessions = self.state["version"], master.counters.total("sessions")
         master.log.info(
             f"Upgraded from version={before} to version={__version__}, {sessions} sessions go on"
         )
+        notify("READY=1", UPGRADED)
         if self.caller is None:
             return
         rows = [{"before": before, "version": __version__, "sessions": sessions}]

@@ -22,7 +22,7 @@ from perdition.config import Config
 from perdition.errors import ConfigError, StartError
 from perdition.log import Log
 from perdition.metrics import Meter
-from perdition.notify import UPGRADED, notify, notify_reloading
+from perdition.notify import notify, notify_reloading
 from perdition.route import Server
 from perdition.server.desk import Desk
 from perdition.server.generation import Child, Generation
@@ -120,18 +120,15 @@ class Master:
             self._tell(self.verdict)
             try:
                 self._start_workers(self.current)
-            except StartError:
+            except StartError as error:
                 for child in self.current.children.values():
                     os.kill(child.pid, signal.SIGKILL)
-                    os.waitpid(child.pid, 0)
-                raise
+                if not self.old:
+                    raise
+                # Those of a predecessor go on meanwhile.
+                self.log.err(f"upgrade: {error}; trying again")
             came_up()
-            ready = ["READY=1", f"STATUS=listening on {self.current.listeners}"]
-            if self._heritage.there:
-                self._retire_old()
-                self._heritage.finish(self)
-                ready.append(UPGRADED)
-            notify(*ready)
+            notify("READY=1", f"STATUS=listening on {self.current.listeners}")
             self._serve()
         finally:
             self.desk.close()
@@ -247,6 +244,7 @@ class Master:
 
     def _serve(self) -> None:
         while True:
+            self._heritage.finish(self)
             info = signal.sigtimedwait(_WATCHED, self._patience())
             if info is not None:
                 if info.si_signo in _ENDS:
@@ -361,7 +359,7 @@ class Master:
             return
         self.current, self.config = new, config
         self.old.append(before)
-        self._retire_old()
+        self.retire_old()
         before.listeners.close_all_but(new.listeners)
         old_log.target.close()
         self.verdict = judged
@@ -373,7 +371,7 @@ class Master:
         self._tell(judged)
         notify("READY=1", f"STATUS=listening on {new.listeners}")
 
-    def _retire_old(self) -> None:
+    def retire_old(self) -> None:
         """Have the workers of old generations take no more clients."""
         for generation in self.old:
             for child in generation.children.values():
