@@ -177,7 +177,7 @@ RULES: list[tuple[str, str, str]] = [
      "outgoing_address: 192.0.2.77 is not an address of this host"),
     ("listen_port nosuchservice", "error",
      "Fatal error listening for connections. Exiting. (localhost:nosuchservice: "
-     "Servname not supported for ai_socktype)"),
+     "no such port: 'nosuchservice')"),
     ("username nosuchuser", "error", "username: no such user: 'nosuchuser'"),
     ("group nosuchgroup", "error", "group: no such group: 'nosuchgroup'"),
     ("log_facility /nowhere/log", "error", "log_facility: /nowhere/log can't be written"),

@@ -45,8 +45,10 @@ def _resolve(server: Server) -> list[Address]:
             server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except OSError as error:
+        unknown = error.errno == socket.EAI_SERVICE
+        why = f"no such port: {server.port!r}" if unknown else error.strerror
         raise StartError(
-            f"Fatal error listening for connections. Exiting. ({server}: {error.strerror})"
+            f"Fatal error listening for connections. Exiting. ({server}: {why})"
         ) from None
     return [Address(int(a[0]), a[4]) for a in answers]  # type: ignore[arg-type]
 
