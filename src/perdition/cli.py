@@ -13,6 +13,7 @@ from perdition import __version__
 from perdition.config import Config, load
 from perdition.errors import ConfigError, StartError
 from perdition.log import stderr_line
+from perdition.places import HANDOVER
 
 FAILED = 255  # 2.2's status for everything that keeps it from starting
 
@@ -25,6 +26,7 @@ def main() -> None:
 def run(argv0: str, argv: list[str]) -> int:
     """Run the command `argv0` with the words `argv`; return its exit status."""
     directory = os.getcwd()
+    handover = os.environ.pop(HANDOVER, "")  # before anybody takes it for an option
     try:
         config = load(argv0, argv, directory=directory)
     except ConfigError as error:
@@ -50,7 +52,7 @@ def run(argv0: str, argv: list[str]) -> int:
             from perdition.server import inetd  # noqa: PLC0415
 
             return inetd.serve(config)
-        return _serve(config, argv0, argv, directory)
+        return _serve(config, argv0, argv, directory, handover)
     except (StartError, OSError) as error:
         stderr_line(f"{config.basename}: {error}")
         return FAILED
@@ -109,12 +111,12 @@ def _explain(config: Config) -> int:
     return asyncio.run(run())
 
 
-def _serve(config: Config, argv0: str, argv: list[str], directory: str) -> int:
+def _serve(config: Config, argv0: str, argv: list[str], directory: str, handover: str) -> int:
     from perdition.server.detach import detach  # noqa: PLC0415 - inetd mode starts without them
     from perdition.server.handover import Program, inherited  # noqa: PLC0415
     from perdition.server.master import Master  # noqa: PLC0415
 
-    heritage = inherited()
+    heritage = inherited(handover)
     reload = partial(load, argv0, argv, directory=directory)
     master = Master(config, reload, Program(argv0, argv, directory), heritage)
     if heritage.rehearsal:

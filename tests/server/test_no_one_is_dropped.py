@@ -285,6 +285,22 @@ def test_workers_that_fail_after_the_rehearsal_are_tried_again_and_the_old_ones_
     wait_for(lambda: len(daemon.workers) == 2 and sessions(daemon) == 0, "old workers stay")
 
 
+def test_options_of_the_environment_hold_over_an_upgrade(
+    dovecot: Dovecot, tmp_path: Path, certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERDITION_OK_LINE", "Welcome from the environment")
+    daemon = Site(dovecot, tmp_path, certificates).plain
+    text = daemon.program.read_text()
+    daemon.program.write_text(
+        text.replace("main()", "sys.argv.append('--from_environment'); main()")
+    )
+    with daemon:
+        assert "error" not in ask(daemon.control, verb="upgrade")[-1]
+        with Lines.to(daemon.port) as client:
+            client.hear()
+            assert client.ask("a LOGIN ann canary-ann")[-1] == "a OK Welcome from the environment"
+
+
 def test_a_program_or_configuration_that_is_not_there_changes_nothing(site: Site) -> None:
     daemon = site.plain
     daemon.program.rename(daemon.program.with_suffix(".away"))

@@ -90,7 +90,7 @@ def supervise(
     wards = [_Ward(command, words) for command, words in daemons.items()]
     ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     ears.bind("")  # the kernel finds an abstract name, as in unix(7)
-    return _Supervisor(wards, environment, ears, tolerant).run()
+    return _Supervisor(wards, environment, ears, tolerant=tolerant).run()
 
 
 def go_on() -> int | None:
@@ -102,9 +102,8 @@ def go_on() -> int | None:
     wards = []
     for command, words, pid, ready in state["wards"]:
         wards.append(_Ward(command, words, _Inherited(pid) if pid else None, ready))
-    supervisor = _Supervisor(
-        wards, state["environment"], socket.socket(fileno=state["ears"]), False
-    )
+    ears = socket.socket(fileno=state["ears"])
+    supervisor = _Supervisor(wards, state["environment"], ears, tolerant=False)
     supervisor.up = True
     return supervisor.run()
 
@@ -115,6 +114,7 @@ class _Supervisor:
         wards: list[_Ward],
         environment: Mapping[str, str],
         ears: socket.socket,
+        *,
         tolerant: bool,
     ) -> None:
         self._wards = wards

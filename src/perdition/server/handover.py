@@ -24,6 +24,7 @@ from perdition import __version__
 from perdition.check.aside import Verdict
 from perdition.errors import StartError
 from perdition.notify import UPGRADED, notify
+from perdition.places import HANDOVER
 from perdition.route import Server
 from perdition.server.counters import Counters
 from perdition.server.generation import Child, Generation
@@ -33,7 +34,6 @@ from perdition.server.pidfile import PidFile
 if TYPE_CHECKING:
     from perdition.server.master import Master
 
-VARIABLE = "PERDITION_HANDOVER"  # "FD", or "FD rehearsal"
 # Of what is handed over, and of how the master speaks with workers of an older version: `drain`,
 # `log`, `ask`. One that changes its meaning is another format.
 FORMAT = 1
@@ -146,9 +146,9 @@ class Heritage:
         self.caller = None
 
 
-def inherited() -> Heritage:
-    """What the environment says that a predecessor has left; StartError if we can't read it."""
-    word, _, rehearsal = os.environ.pop(VARIABLE, "").partition(" ")
+def inherited(handover: str) -> Heritage:
+    """What a predecessor has left, "FD" or "FD rehearsal"; StartError if we can't read it."""
+    word, _, rehearsal = handover.partition(" ")
     if not word.isdigit():
         return Heritage()
     with os.fdopen(int(word), "rb") as file:
@@ -237,7 +237,7 @@ def _execute(program: Program, memory: int, fds: list[int], how: str) -> NoRetur
         os.chdir(program.directory)
     except FileNotFoundError:
         pass  # nothing that is named relative to it could be found anyway
-    environment = {**os.environ, VARIABLE: f"{memory} {how}".rstrip()}
+    environment = {**os.environ, HANDOVER: f"{memory} {how}".rstrip()}
     os.execve(path, [path, *program.argv], environment)
 
 
