@@ -20,16 +20,20 @@ from tests.servers.control import ask
 from tests.servers.daemon import BIN, Daemon
 from tests.servers.dovecot import Dovecot
 from tests.servers.lines import Lines
-from tests.servers.ports import wait_for
+from tests.servers.ports import end, listens, wait_for
 from tests.servers.traffic import USERS, Traffic, log_in, put_message
 
 _SCRIPT = """\
 #!{python}
 import sys
 sys.path.insert(0, "{library}")
-from perdition.cli import main
+from perdition.{module} import main
 main()
 """
+
+
+_PROGRAMS = {"perdition.imap4": "cli", "perdition.imap4s": "cli", "perdition.imaps": "cli",
+             "perdition-service": "ops.service"}  # fmt: skip
 
 
 class Site:
@@ -51,9 +55,10 @@ class Site:
             f"ssl_ca_file {certificates}/ca.pem", "ssl_watch_interval 1",
             command="perdition.imap4s",
         )  # fmt: skip
-        (folder / "bin").mkdir()
+        self.bin = folder / "bin"
+        self.bin.mkdir()
         for daemon in (self.plain, self.tls):
-            daemon.program = folder / "bin" / daemon.program.name
+            daemon.program = self.bin / daemon.program.name
         self.install(ROOT / "src")
 
     @property
@@ -62,11 +67,11 @@ class Site:
 
     def install(self, library: Path) -> None:
         """Have the programs be those of a library, as a package manager would."""
-        for daemon in self.daemons:
-            fresh = daemon.program.with_suffix(".new")
-            fresh.write_text(_SCRIPT.format(python=sys.executable, library=library))
+        for name, module in _PROGRAMS.items():
+            fresh = self.bin / "fresh"
+            fresh.write_text(_SCRIPT.format(python=sys.executable, library=library, module=module))
             fresh.chmod(0o755)
-            fresh.rename(daemon.program)
+            fresh.rename(self.bin / name)
 
     def another(self, version: str, *changes: tuple[str, str, str]) -> Path:
         """A library of another version, with changes: file, text, in its place."""
@@ -167,6 +172,31 @@ def test_mail_goes_through(site: Site, what: Callable[[Site], None]) -> None:
 
 
 # -- upgrade --------------------------------------------------------------------------------
+
+
+def test_mail_goes_through_an_upgrade_of_daemons_and_supervisor(
+    dovecot: Dovecot, tmp_path: Path, certificates: Path
+) -> None:
+    site = Site(dovecot, tmp_path, certificates)
+    defaults = tmp_path / "defaults"
+    defaults.write_text(
+        "RUN_PERDITION=yes POP3=no POP3S=no MANAGESIEVE=no\n"
+        f"IMAP4_FLAGS='-f {site.plain.config}'\nIMAP4S_FLAGS='-f {site.tls.config}'\n"
+    )
+    words = ["--defaults", str(defaults), "--run-dir", f"{tmp_path}/run", "run"]
+    process = subprocess.Popen([site.bin / "perdition-service", *words])
+    try:
+        wait_for(lambda: all(map(listens, (site.plain.port, site.tls.port))), "no daemon")
+        with site.traffic() as traffic:
+            logins = traffic.logins
+            upgrade(site)
+            wait_for(lambda: traffic.logins > logins + 20, "nobody logs in")
+        assert ask(site.plain.control, verb="status")[0]["status"]["version"].startswith("4.0+")
+        for daemon in site.daemons:
+            wait_for(lambda d=daemon: sessions(d) == 0, "sessions stay")  # type: ignore[misc]
+    finally:
+        assert end(process) == 0
+    assert not any(map(listens, (site.plain.port, site.tls.port)))
 
 
 def test_an_upgrade_keeps_the_number_the_files_and_what_was_said(site: Site) -> None:
