@@ -86,7 +86,11 @@ class Nis:
         """Run a command in there; `whole`: with the numbers of its processes, too."""
         numbers = ("--pid",) if whole else ()
         return subprocess.run(
-            [*self._within(), *numbers, *words], input=text, capture_output=True, timeout=15, check=False
+            [*self._within(), *numbers, *words],
+            input=text,
+            capture_output=True,
+            timeout=15,
+            check=False,
         )
 
     def fill(self, entries: Entries) -> None:
