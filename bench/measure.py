@@ -51,12 +51,12 @@ class Sizes:
 
 
 FULL = Sizes(
-    2000, 400, 384_000_000, 192_000_000, 8000, 2000, 9000,
+    2000, 400, 256_000_000, 128_000_000, 6000, 2000, 9000,
     rounds=5, idle_rounds=2, alone_rounds=3,
 )  # fmt: skip
 QUICK = Sizes(
     1000, 200, 128_000_000, 64_000_000, 3000, 1000, 1000,
-    rounds=5, idle_rounds=1, alone_rounds=1,
+    rounds=5, idle_rounds=1, alone_rounds=0,
 )  # fmt: skip
 
 
