@@ -120,6 +120,13 @@ def test_commands_within_sentences_are_spelt_right(page: str) -> None:
                 assert command in COMMANDS, code
 
 
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_what_make_is_asked_for_is_there(page: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    asked = re.findall(r"(?:`|^    )make ([a-z][a-z-]*)\b", (ROOT / page).read_text(), re.MULTILINE)
+    assert set(asked) <= targets
+
+
 @pytest.fixture(scope="module")
 def machine(folder: Path) -> Iterator[Host]:
     """A host with nothing but the environment in /opt."""
