@@ -25,6 +25,8 @@ from tests.servers.ports import free_port
 PASSWORD = "canary-pw"
 USERS = ("ann", "bob", "cyd")
 
+own_hosts = pytest.mark.skipif(os.getuid() != 0, reason="only root has an /etc/hosts of its own")
+
 
 class Pair(NamedTuple):
     """Both servers; each knows all users, and has a mailbox named after itself for each."""
@@ -345,12 +347,11 @@ TWOFOLD = "127.0.0.1 twofold.example\n127.0.0.9 twofold.example\n"  # tried in t
 GREETING = "* OK [CAPABILITY IMAP4rev1] ready"
 
 
+@own_hosts
 def test_the_next_address_of_a_name_is_tried_soon_and_remembered(
     popmap: Path, tmp_path: Path, need: Callable[[str], str]
 ) -> None:
     """A name whose first address swallows connections."""
-    if os.getuid() != 0:
-        pytest.skip("needs a mount namespace of its own")
     with Swallowing() as slow, socket.create_server(("127.0.0.9", slow.port)) as quick:
         quick.settimeout(10)
         edit(popmap, ann=f"twofold.example:{slow.port}")
@@ -373,11 +374,10 @@ def test_the_next_address_of_a_name_is_tried_soon_and_remembered(
     assert waits[1] < 0.2
 
 
+@own_hosts
 def test_a_wrong_password_at_the_second_address_is_no_server_that_is_down(
     popmap: Path, tmp_path: Path, need: Callable[[str], str]
 ) -> None:
-    if os.getuid() != 0:
-        pytest.skip("needs a mount namespace of its own")
     with Swallowing() as dead, socket.create_server(("127.0.0.9", dead.port)) as quick:
         quick.settimeout(10)
         edit(popmap, ann=f"twofold.example:{dead.port}")
@@ -397,12 +397,11 @@ def test_a_wrong_password_at_the_second_address_is_no_server_that_is_down(
             assert not [line for line in proxy.lines if "is down" in line]
 
 
+@own_hosts
 def test_a_slow_address_is_tried_again_when_the_others_fail(
     popmap: Path, tmp_path: Path, need: Callable[[str], str]
 ) -> None:
     """The first address takes connections after a while, the second refuses them."""
-    if os.getuid() != 0:
-        pytest.skip("needs a mount namespace of its own")
     with Swallowing() as slow:
         edit(popmap, ann=f"twofold.example:{slow.port}")
         proxy = daemon(tmp_path / "d", popmap, "workers 1")
@@ -416,12 +415,11 @@ def test_a_slow_address_is_tried_again_when_the_others_fail(
                 assert server.hear().endswith('LOGIN "ann" "x"')
 
 
+@own_hosts
 def test_a_dead_address_does_not_hold_up_a_slow_one(
     popmap: Path, tmp_path: Path, need: Callable[[str], str]
 ) -> None:
     """Neither connects in 250 ms, the second does in a second: no whole deadline for the first."""
-    if os.getuid() != 0:
-        pytest.skip("needs a mount namespace of its own")
     with Swallowing() as dead, Swallowing("127.0.0.9", dead.port) as slow:
         edit(popmap, ann=f"twofold.example:{dead.port}")
         proxy = daemon(tmp_path / "d", popmap, "workers 1", "connect_timeout 10")
