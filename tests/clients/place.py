@@ -95,12 +95,13 @@ class Way:
         return re.sub(rf"\b{self.port}\b", "PORT", text)
 
     def run(
-        self, *command: str | os.PathLike[str], says: bytes | str | None = None, status: int = 0
-    ) -> tuple[bytes, str]:
+        self, *command: str | os.PathLike[str], says: bytes | str | None = None, status: int = 0,
+        patience: int = 15,
+    ) -> tuple[bytes, str]:  # fmt: skip
         """Run a client to its end; return what it says and what it complains of, cleaned."""
         done = subprocess.run(
             command, input=says.encode() if isinstance(says, str) else says, capture_output=True,
-            check=False, timeout=15, cwd=self.folder, stdin=subprocess.DEVNULL if says is None
+            check=False, timeout=patience, cwd=self.folder, stdin=subprocess.DEVNULL if says is None
             else None,
             env={**os.environ, "HOME": str(self.folder), "LC_ALL": "C.UTF-8", "TERM": "xterm"},
         )  # fmt: skip
