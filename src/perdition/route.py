@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import NamedTuple
 
 
@@ -21,6 +22,15 @@ class Route(NamedTuple):
 
     servers: tuple[Server, ...]
     user: bytes = b""
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is called by its number."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_server(text: str) -> Server:

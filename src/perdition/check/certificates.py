@@ -9,13 +9,13 @@ import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from perdition.check.files import certificates_of, content
 from perdition.check.findings import ERROR, NOTE, WARNING, Finding
 from perdition.config import Config
 from perdition.protocols import TlsUse
+from perdition.route import is_address
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -104,7 +104,7 @@ def _names(config: Config, certificates: list[Certificate]) -> Iterator[Finding]
     if not certificates:
         return
     born = ", ".join(dict.fromkeys(name for each in certificates for name in names_of(each)))
-    known = [s.host for s in config.bind_address if not _is_address(s.host)]
+    known = [s.host for s in config.bind_address if not is_address(s.host)]
     for host in known:
         if host != "localhost" and not any(covers(each, host) for each in certificates):
             text = f"no certificate is for {host}, which bind_address names, but for {born}"
@@ -113,11 +113,3 @@ def _names(config: Config, certificates: list[Certificate]) -> Iterator[Finding]
     if not known and "." in own and not any(covers(each, own) for each in certificates):
         text = f"ssl_cert_file: the certificate is for {born}, this host calls itself {own}"
         yield Finding(NOTE, "ssl_cert_file", text)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

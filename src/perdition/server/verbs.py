@@ -11,12 +11,11 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from perdition import __version__
 from perdition.log import PRIORITY_NAMES
-from perdition.route import Server, parse_server
+from perdition.route import Server, is_address, parse_server
 from perdition.server.callers import Caller
 from perdition.server.questions import Worker
 from perdition.session.tracing import LONGEST, USERS
@@ -145,17 +144,9 @@ def _server(words: Words) -> Server:
         server = parse_server(_text(words, "server"))
     except ValueError as error:
         raise Refusal(str(error)) from None
-    if ":" in server.host and not _is_address(server.host):
+    if ":" in server.host and not is_address(server.host):
         raise Refusal(f"not a server: {server.host!r}: HOST, HOST:PORT, [ADDRESS]:PORT")
     return Server(server.host.lower(), server.port)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _tell_drained(desk: Desk, caller: Caller, what: str, server: Server) -> None:

@@ -112,7 +112,7 @@ class Session(Attempts):
         service, client = self.service, self.client
         if service.header_from and not await self._read_header(service.header_from):
             return None
-        crowded = 0 if refuse else self._crowded()
+        crowded = not refuse and self._crowded()
         if crowded and service.listen_tls is TlsUse.SSL:
             self._finish("", quiet=True)  # what a handshake costs is what they may be after
             return None
@@ -145,18 +145,18 @@ class Session(Attempts):
         client.resume()
         return front
 
-    def _crowded(self) -> int:
-        """Count the client in at its address; the limit, logged, if there is no room for it."""
+    def _crowded(self) -> bool:
+        """Count the client in at its address; True, logged, if there is no room for it."""
         arrivals, client = self.service.arrivals, self.trail.client
         if arrivals is None or client is None:
-            return 0
+            return False
         key = arrivals.key(client[0])
         if arrivals.enter(key):
             self._arrival = key
-            return 0
+            return False
         self.service.meter.count(metrics.LIMIT["address_connection_limit"])
         self.trail.over_limit("address_connection_limit", arrivals.limit)
-        return arrivals.limit
+        return True
 
     def _arrived(self) -> None:
         """The client is in, or gone: its place among those to come is free."""
