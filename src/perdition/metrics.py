@@ -9,11 +9,11 @@ Invariant: a cell only ever grows.
 
 from __future__ import annotations
 
-import ssl
 from bisect import bisect_left
 from collections.abc import Iterable, MutableSequence
 from typing import NamedTuple
 
+from perdition.tls_socket import TlsSocket
 from perdition.wire.base import Reason
 
 
@@ -143,7 +143,7 @@ class Meter:
         self.cells[LOGIN[failure]] += 1
         self.took(LOGIN_SECONDS, seconds, failure is not None)
 
-    def secured(self, first: int, sock: ssl.SSLSocket) -> None:
+    def secured(self, first: int, sock: TlsSocket) -> None:
         """A handshake with TLS_CLIENT or TLS_SERVER is through."""
-        version = _VERSION.get(sock.version() or "", _VERSION["other"])
-        self.cells[first + version + bool(sock.session_reused)] += 1
+        version = _VERSION.get(sock.tls.version() or "", _VERSION["other"])
+        self.cells[first + version + bool(sock.tls.session_reused)] += 1

@@ -10,11 +10,12 @@ import os
 import ssl
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perdition.config import Config
 from perdition.errors import StartError
 from perdition.protocols import TlsUse
+from perdition.tls_socket import TlsSocket
 
 if TYPE_CHECKING:
     from perdition.tls_checks import ServerCheck
@@ -178,11 +179,10 @@ def server_check(options: Config) -> ServerCheck | None:
     return ServerCheck(options)
 
 
-def chain_of(sock: ssl.SSLSocket) -> list[bytes]:
+def chain_of(sock: ssl.SSLSocket | TlsSocket) -> list[bytes]:
     """The certificates that the peer sent, its own first; DER."""
-    if hasattr(sock, "get_unverified_chain"):  # since Python 3.13
-        return list(sock.get_unverified_chain())
-    chain = sock._sslobj.get_unverified_chain() or ()  # type: ignore[attr-defined] # since 3.10
+    tls = sock.tls if isinstance(sock, TlsSocket) else sock._sslobj  # type: ignore[attr-defined]
+    chain = tls.get_unverified_chain() or ()  # SSLSocket has it as a method since Python 3.13
     return [each.public_bytes(2) for each in chain]  # 2: DER
 
 
@@ -233,7 +233,7 @@ def _add_by_name(context: ssl.SSLContext, options: Config, passphrase: Passphras
         for name in names_of(x509.load_pem_x509_certificate(text[begin:])):
             by_name.setdefault(name.lower(), named)
 
-    def choose(sock: ssl.SSLObject | ssl.SSLSocket, name: str | None, _: ssl.SSLContext) -> None:
+    def choose(sock: Any, name: str | None, _: ssl.SSLContext) -> None:
         asked = (name or "").lower()
         chosen = by_name.get(asked) or by_name.get(f"*.{asked.partition('.')[2]}")
         if chosen is not None:

@@ -40,8 +40,8 @@ def imported() -> set[str]:
     return {name for name in found if name not in sys.stdlib_module_names} - {"perdition"}
 
 
-def test_two_things_are_needed_and_the_rest_is_asked_for() -> None:
-    assert [name_of(each) for each in PROJECT["dependencies"]] == ["uvloop", "setproctitle"]
+def test_one_thing_is_needed_and_the_rest_is_asked_for() -> None:
+    assert [name_of(each) for each in PROJECT["dependencies"]] == ["setproctitle"]
 
 
 def test_everything_has_an_oldest_version() -> None:

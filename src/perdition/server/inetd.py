@@ -18,9 +18,8 @@ from perdition.server.limits import make_penalties
 from perdition.server.privileges import be_careful, become, close_memory, find_identity
 from perdition.server.setup import announce, make_inherited, make_log, make_service
 from perdition.server.sweep import Sweep
-from perdition.server.worker import new_loop
 from perdition.session.login import Session, address_of
-from perdition.session.poller import Poller
+from perdition.session.loop import Loop
 from perdition.session.tracing import Traces
 from perdition.session.trail import Address
 from perdition.tls import Passphrase
@@ -39,11 +38,10 @@ def serve(config: Config) -> int:
         helpers.fill_up(partial(close_memory, core_dumps=config.core_dumps))
     become(find_identity(config.username, config.group), core_dumps=config.core_dumps)
     sock, threads = _client()
-    loop, _ = new_loop()
+    loop = Loop(failed=lambda error: log.fault("session", error), after=log.flush)
     sweep = Sweep(loop, log.flush)
-    poller = Poller(loop, failed=lambda error: log.fault("session", error), after=log.flush)
     service = make_service(
-        config, inherited, log, loop=loop, poller=poller, sweep=sweep, meter=Meter(),
+        config, inherited, log, loop=loop, poller=loop.poller, sweep=sweep, meter=Meter(),
         traces=Traces(), penalties=make_penalties(config, [0] * 4), inetd_pid=os.getppid(),
     )  # fmt: skip
     status = FAILED

@@ -48,6 +48,7 @@ from perdition.tls import (
     outgoing_context,
     server_check,
 )
+from perdition.tls_socket import TlsSocket
 from perdition.username import NameRules
 from perdition.wire.base import BackTerms, FrontTerms
 
@@ -61,7 +62,7 @@ class Inherited:
 
     listen: ssl.SSLContext | None  # None where a leg has no TLS
     outgoing: ssl.SSLContext | None
-    server_refusal: Callable[[ssl.SSLSocket, str], str] | None
+    server_refusal: Callable[[TlsSocket, str], str] | None
     popmap: Popmap | None
     helpers: socket.socket | None = None  # where to ask for local authentication
 
@@ -89,7 +90,7 @@ def make_inherited(
     )
 
 
-def _server_refusal(config: Config) -> Callable[[ssl.SSLSocket, str], str] | None:
+def _server_refusal(config: Config) -> Callable[[TlsSocket, str], str] | None:
     check = server_check(config)
     if check is None:
         return None

@@ -28,22 +28,13 @@ from perdition.server.privileges import Identity, become
 from perdition.server.questions import MESSAGE
 from perdition.server.sweep import Sweep
 from perdition.session.login import Session, address_of
-from perdition.session.poller import Poller
+from perdition.session.loop import Loop
 from perdition.session.service import Service
 from perdition.session.trail import Address
 
 ACCEPTS = 32  # clients taken in a row before the others get their turn
 PAUSE = 1.0  # seconds without accepting when descriptors have run out
 REFUSALS = 256  # clients over the limit that may be told so at once
-
-
-def new_loop() -> tuple[asyncio.AbstractEventLoop, str]:
-    """Return a loop of uvloop's, or the standard one and why."""
-    try:
-        import uvloop  # noqa: PLC0415 - optional at run time, announced when it is missing
-    except ImportError as error:
-        return asyncio.new_event_loop(), f"uvloop is missing ({error}): using asyncio's own loop"
-    return uvloop.new_event_loop(), ""
 
 
 @dataclass(slots=True)
@@ -70,9 +61,9 @@ class Worker:
         self.sessions: set[Session] = set()
         self.refused = 0
         self.draining = False
-        self.loop, self._loop_warning = new_loop()
+        self.loop = Loop(failed=self._failed, after=self.log.flush)
+        self.poller = self.loop.poller
         self.sweep = Sweep(self.loop, self.log.flush)
-        self.poller = Poller(self.loop, failed=self._failed, after=self.log.flush)
         self.service: Service | None = None
         self.answers: Answers | None = None
 
@@ -86,8 +77,6 @@ class Worker:
             orders.control.send(f"error {error}".encode())
             return 1
         self.service.health.drained = orders.drained
-        if self._loop_warning and orders.number == 0:
-            self.log.info(self._loop_warning)
         orders.control.setblocking(False)
         self.answers = Answers(
             self.loop, self.poller, orders.control, self.service, self.sessions,

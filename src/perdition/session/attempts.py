@@ -6,7 +6,6 @@ Invariant: at most one server is connected, and one whose answer was not yes is 
 
 from __future__ import annotations
 
-import ssl
 import time
 from typing import Any
 
@@ -27,6 +26,7 @@ from perdition.session.stepped import (
 )
 from perdition.session.tracing import Trace
 from perdition.session.trail import Trail, dialogue_log
+from perdition.tls_socket import TlsSocket
 from perdition.wire.base import Accepted, Back, Login, Reason, Refused, StartTls
 
 # What another server of the same user may do better.
@@ -212,7 +212,7 @@ class Attempts(Stepped):
         except ServerLost:
             service.meter.count(metrics.TLS_SERVER_FAILED)
             raise
-        assert isinstance(side.sock, ssl.SSLSocket)
+        assert isinstance(side.sock, TlsSocket)
         service.meter.secured(metrics.TLS_SERVER, side.sock)
         refusal = service.server_refusal
         if refusal is not None and (why := refusal(side.sock, server.host)):

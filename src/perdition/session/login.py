@@ -9,7 +9,6 @@ a client that can still be answered has been answered.
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -24,6 +23,7 @@ from perdition.session.service import Network, Service
 from perdition.session.side import Side
 from perdition.session.stepped import STEP
 from perdition.session.trail import Address, Trail, dialogue_log, plain_host
+from perdition.tls_socket import TlsSocket
 from perdition.username import State
 from perdition.wire.base import (
     Accepted,
@@ -194,7 +194,7 @@ class Session(Attempts):
             self.trail.tls_failed(what, str(error))
             self._finish("", quiet=True)
             return False
-        assert isinstance(self.client.sock, ssl.SSLSocket)
+        assert isinstance(self.client.sock, TlsSocket)
         self.service.meter.secured(metrics.TLS_CLIENT, self.client.sock)
         return True
 

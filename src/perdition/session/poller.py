@@ -1,15 +1,15 @@
-"""Readiness of the sessions' sockets: one epoll of our own, hung into the worker's loop.
+"""Readiness of the sessions' sockets: one epoll of our own, in which the worker's loop waits.
 
-Why not the loop's `add_reader`: libuv asks the kernel five to ten times for each socket that it
-watches, a sixth of what a login costs; here a socket is registered once in its life, and closing
-it is the end of that. The loop watches the epoll descriptor, so tasks and drivers go on as ever.
+Why not the loop's `add_reader`: a socket is registered once in its life here, and closing it is the
+end of that; and between the kernel and a callback there is one line of Python. `wait` serves the
+sockets until the loop around it (`perdition.session.loop`) has something to do.
 Invariant: a socket without a callback is never reported again and again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import select
+import time
 from collections.abc import Callable
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
@@ -21,26 +21,35 @@ Callback = Callable[[], None]
 class Poller:
     """Callbacks by descriptor; `after` is called once behind each batch of them."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        failed: Callable[[Exception], None],
-        after: Callable[[], None],
-    ) -> None:
+    def __init__(self, *, failed: Callable[[Exception], None], after: Callable[[], None]) -> None:
         self._epoll = select.epoll()
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
         self._masks: dict[int, int] = {}  # what the kernel was told
         self._failed = failed
         self._after = after
-        self._loop = loop
-        loop.add_reader(self._epoll.fileno(), self._dispatch)
+        self._left = False
 
     def close(self) -> None:
         """Watch nothing any more."""
-        self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
+
+    def leave(self) -> None:
+        """Let `wait` return behind the batch under way."""
+        self._left = True
+
+    def wait(self, seconds: float | None) -> None:
+        """Serve the sockets until `leave`, or for so long (None: for ever)."""
+        self._left = False
+        end = None if seconds is None else time.monotonic() + seconds
+        left: float | None = seconds
+        while True:
+            events = self._epoll.poll(left, _BATCH)
+            self._dispatch(events)
+            if self._left or not events:
+                return
+            if end is not None:
+                left = max(0.0, end - time.monotonic())
 
     def add_reader(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` can be read, or has failed; replaces an earlier one."""
@@ -82,21 +91,27 @@ class Poller:
         self._masks[fd] = mask
         self._epoll.modify(fd, mask)
 
-    def _dispatch(self) -> None:
-        readers, writers = self._readers, self._writers
-        for fd, events in self._epoll.poll(0, _BATCH):
+    def _dispatch(self, ready: list[tuple[int, int]]) -> None:
+        readers = self._readers
+        for fd, events in ready:
             try:
-                reader = readers.get(fd) if events & ~_OUT else None
-                if reader is not None:
-                    reader()
-                if events & ~_IN:
-                    writer = writers.get(fd)
-                    if writer is not None:
-                        writer()
-                    elif reader is None and fd in self._masks:
-                        # Failed, and nobody listens: whoever adds a callback will hear of it.
-                        self._epoll.unregister(fd)
-                        del self._masks[fd]
+                if events != _IN:
+                    self._ready(fd, events)
+                elif fd in readers:
+                    readers[fd]()
             except Exception as error:  # one of four doors: a fault costs one callback
                 self._failed(error)
         self._after()
+
+    def _ready(self, fd: int, events: int) -> None:
+        """It can be written, or has failed, which is told to both."""
+        reader = self._readers.get(fd) if events & ~_OUT else None
+        if reader is not None:
+            reader()
+        writer = self._writers.get(fd)
+        if writer is not None:
+            writer()
+        elif reader is None and fd in self._masks:
+            # Failed, and nobody listens: whoever adds a callback will hear of it.
+            self._epoll.unregister(fd)
+            del self._masks[fd]

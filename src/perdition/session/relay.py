@@ -16,6 +16,8 @@ import ssl
 from collections.abc import Callable
 from typing import Protocol
 
+from perdition.tls_socket import TlsSocket
+
 _WANT_READ = (BlockingIOError, ssl.SSLWantReadError)
 _RECORD = 16384  # bytes; a shorter read from TLS means that no more is there
 _CHUNK = 32768  # bytes read at once from a peer of which nothing is known
@@ -74,14 +76,19 @@ class Flow:
         "told",
     )  # fmt: skip
 
-    def __init__(self, relay: Relay, source: socket.SocketType, sink: socket.SocketType) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        source: socket.SocketType,
+        sink: socket.SocketType,
+        pipe: Pipe | None,
+    ) -> None:
         self.relay = relay
         self.source = source
         self.sink = sink
         self.fd = source.fileno()
         self.most = _CHUNK  # bytes of the next chunk
-        plain = not isinstance(source, ssl.SSLSocket) and not isinstance(sink, ssl.SSLSocket)
-        self.pipe = relay.pipe if plain else None
+        self.pipe = pipe
         self.backlog: bytes | memoryview = b""  # read and not yet taken by the sink
         self.count = 0  # bytes read after the login
         self.ended = False  # the source sends no more
@@ -98,7 +105,7 @@ class Flow:
         buffer = relay.buffer
         try:
             got = self.source.recv_into(buffer, most)
-            if got == _RECORD and isinstance(self.source, ssl.SSLSocket):
+            if got == _RECORD and isinstance(self.source, TlsSocket):
                 got = self._gather(got, most)
         except _WANT_READ:
             return
@@ -211,13 +218,26 @@ class Flow:
     def _source_ended(self) -> None:
         relay = self.relay
         self.ended = True
-        if relay.other(self).ended:
+        if relay.other(self).ended or (self is relay.down and self._is_last_word()):
             relay.close("")
             return
         relay.poller.remove_reader(self.fd)
         relay.owner.relay_due_by(relay.clock.now + _QUIET)
         if not self.backlog:
             self._end_sink()
+
+    def _is_last_word(self) -> bool:
+        """Whether nothing is under way between the two, now that the server has ended.
+
+        Then the session ends at once, as without us: there is nobody who could answer the client.
+        """
+        relay = self.relay
+        up = relay.up
+        if self.backlog or up.backlog or up.stuck:
+            return False
+        before = up.count
+        up.readable()
+        return relay.closed or (up.count == before and not up.stuck)
 
     def _end_sink(self) -> None:
         """Pass the end on. OpenSSL can't send its end without reading, and drops data it reads.
@@ -226,14 +246,14 @@ class Flow:
         way. A client is told at once: what it sends to a server that has ended is lost anyway,
         and the session ends with the first byte that OpenSSL drops, so that no gap arises.
         """
-        if not isinstance(self.sink, ssl.SSLSocket):
+        if not isinstance(self.sink, TlsSocket):
             self._shut()
         elif self is self.relay.down:
             self.tell_tls()
 
     def tell_tls(self) -> None:
         """Send close_notify to a TLS sink."""
-        assert isinstance(self.sink, ssl.SSLSocket)
+        assert isinstance(self.sink, TlsSocket)
         self.told = True
         try:
             self.sink.unwrap()
@@ -297,13 +317,14 @@ class Relay:
         self.poller = poller
         self.clock = clock
         self.buffer = buffer
-        self.pipe = pipe
         self.owner = owner
         self.idle = idle
         self.active = clock.now
         self.closed = False
-        self.up = Flow(self, client, server)
-        self.down = Flow(self, server, client)
+        plain = not isinstance(client, TlsSocket) and not isinstance(server, TlsSocket)
+        self.pipe = pipe if plain else None
+        self.up = Flow(self, client, server, self.pipe)
+        self.down = Flow(self, server, client, self.pipe)
 
     def other(self, flow: Flow) -> Flow:
         """The flow against `flow`."""
@@ -335,7 +356,7 @@ class Relay:
         for flow in (self.up, self.down):
             self.poller.forget(flow.fd)
         for flow in (self.up, self.down):
-            if isinstance(flow.source, ssl.SSLSocket):
+            if isinstance(flow.source, TlsSocket):
                 try:
                     flow.source.unwrap()
                 except (OSError, ValueError):

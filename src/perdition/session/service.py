@@ -24,6 +24,7 @@ from perdition.session.routing import Routing
 from perdition.session.splice import Pipe
 from perdition.session.tracing import Traces
 from perdition.session.trail import TrailTerms
+from perdition.tls_socket import TlsSocket
 from perdition.wire.base import Back, BackTerms, Front, FrontTerms
 
 Network = IPv4Network | IPv6Network
@@ -84,7 +85,7 @@ class Service:
     listen_tls: TlsUse
     listen_context: ssl.SSLContext | None
     outgoing_context: ssl.SSLContext | None
-    server_refusal: Callable[[ssl.SSLSocket, str], str] | None  # judges a server's certificate
+    server_refusal: Callable[[TlsSocket, str], str] | None  # judges a server's certificate
     greeting_host: Callable[[str], str | None]  # address reached -> name, None: not known yet
     ask_greeting_host: Callable[[str], Awaitable[None]]  # makes it known
     routing: Routing

@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from perdition.errors import PeerGone, PerditionError, WireError
 from perdition.session.poller import Poller
+from perdition.tls_socket import TlsSocket
 
 READ_SIZE = 16384  # a whole TLS record, so that nothing stays behind in OpenSSL's buffer
 HEADER_SIZE = 4096  # bytes looked at while a header is awaited
@@ -32,6 +33,10 @@ class Grammar(Protocol):
 
     def take(self) -> bytes:
         """Return what is to be sent."""
+
+    @property
+    def full(self) -> bool:
+        """Whether it holds as much unread as it may."""
 
 
 G = TypeVar("G", bound=Grammar)
@@ -66,7 +71,7 @@ class Side(Generic[G]):
     @property
     def secure(self) -> bool:
         """Whether TLS is up."""
-        return isinstance(self.sock, ssl.SSLSocket)
+        return isinstance(self.sock, TlsSocket)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -120,14 +125,11 @@ class Side(Generic[G]):
         except OSError as error:
             self._lose(gone(error))
             return
-        if data:
-            self._feed(data)
-        else:
+        if not data:
             self.pause()
             self.ended = True
             self.on_lost(PeerGone("connection closed"))
-
-    def _feed(self, data: bytes) -> None:
+            return
         grammar = self.grammar
         assert grammar is not None
         try:
@@ -135,10 +137,12 @@ class Side(Generic[G]):
         except WireError as error:
             self._lose(error)
             return
-        self.send(grammar.take())
+        answer = grammar.take()
+        if answer:
+            self.send(answer)
         if event is not None:
             self.on_event(event)
-        elif getattr(grammar, "full", False):
+        elif grammar.full:
             self.pause()
 
     def _lose(self, error: PerditionError) -> None:
@@ -154,24 +158,20 @@ class Side(Generic[G]):
         if self.backlog:
             self.backlog += data
             return
-        self.backlog = data
-        self._flush()
-
-    def _flush(self) -> None:
-        waited = self.backlog
         try:
-            sent = self.sock.send(waited)
+            sent = self.sock.send(data)
         except _WANTS:
             sent = 0
         except OSError:
-            sent = len(waited)  # the peer is gone: reading tells, with the kernel's reason
-        self.backlog = waited[sent:]
-        if self.backlog:
+            return  # the peer is gone: reading tells, with the kernel's reason
+        if sent < len(data):
+            self.backlog = data[sent:]
             self.poller.add_writer(self.fd, self._writable)
 
     def _writable(self) -> None:
         self.poller.remove_writer(self.fd)
-        self._flush()
+        waited, self.backlog = self.backlog, b""
+        self.send(waited)
 
     def when_connected(self) -> None:
         """Tell by `on_event(None)` when the connection is there, by `on_lost` why it is not."""
@@ -199,12 +199,7 @@ class Side(Generic[G]):
             self.backlog = b""
             if self.sock.send(early) < len(early):
                 raise PeerGone("does not read what comes ahead of TLS")
-        self.sock = context.wrap_socket(
-            self.sock,  # type: ignore[arg-type] # the C type serves as well
-            server_side=server,
-            do_handshake_on_connect=False,
-            server_hostname=server_name,
-        )
+        self.sock = TlsSocket(self.sock, context, server_name, server=server)
         self._handshaking = True
         if server:
             self.poller.add_reader(self.fd, self._shake)
@@ -214,9 +209,9 @@ class Side(Generic[G]):
             self.poller.add_writer(self.fd, self._shake)
 
     def _shake(self) -> None:
-        assert isinstance(self.sock, ssl.SSLSocket)
+        assert isinstance(self.sock, TlsSocket)
         try:
-            self.sock.do_handshake()
+            self.sock.tls.do_handshake()
         except ssl.SSLWantReadError:
             self.poller.remove_writer(self.fd)
             if not self.reading:
@@ -253,7 +248,7 @@ class Side(Generic[G]):
             return
         self.poller.forget(self.fd)
         self.fd = -1
-        if isinstance(self.sock, ssl.SSLSocket) and not self._handshaking:
+        if isinstance(self.sock, TlsSocket) and not self._handshaking:
             try:
                 self.sock.unwrap()
             except (OSError, ValueError):

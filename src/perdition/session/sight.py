@@ -6,9 +6,9 @@ It reads what sessions hold anyway and costs nothing until somebody asks. No pas
 from __future__ import annotations
 
 import os
-import ssl
 
 from perdition.session.login import Session
+from perdition.tls_socket import TlsSocket
 
 _NAME = 256  # characters of a user's name that are shown
 
@@ -44,7 +44,7 @@ def sight(session: Session) -> dict[str, object]:
         "local": trail.reached[0] if trail.reached else "",
         "local_port": trail.reached[1] if trail.reached else 0,
         "server": str(session.at or ""),
-        "tls": client_sock.version() if isinstance(client_sock, ssl.SSLSocket) else None,
+        "tls": client_sock.tls.version() if isinstance(client_sock, TlsSocket) else None,
         "server_tls": None,
         "seconds": now - session.since,
         "idle": None,
@@ -54,7 +54,7 @@ def sight(session: Session) -> dict[str, object]:
     }
     if relay is not None:
         sock = relay.down.source
-        row["server_tls"] = sock.version() if isinstance(sock, ssl.SSLSocket) else None
+        row["server_tls"] = sock.tls.version() if isinstance(sock, TlsSocket) else None
         row["idle"] = now - relay.active
         row["received"], row["sent"] = relay.up.count, relay.down.count
     return row

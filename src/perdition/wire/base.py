@@ -199,6 +199,10 @@ class Back(Protocol):
     def take(self) -> bytes:
         """Return, once, what is to be sent to the server."""
 
+    @property
+    def full(self) -> bool:
+        """Never: what a server may say is bounded by `terms`."""
+
     def secured(self) -> None:
         """TLS is up: forget what was learnt in clear, queue what comes next, end the hold."""
 

@@ -122,6 +122,8 @@ class HeldBack(ABC):
         "_buffer", "_heard", "_held", "_login", "_origin", "_out", "_secure", "shown", "terms",
     )  # fmt: skip
 
+    full = False  # a server is not read once it has said its verdict
+
     def __init__(self, login: Login, terms: BackTerms, secure: bool, origin: Origin | None) -> None:
         self.terms = terms
         self.shown: Shown | None = None
