@@ -284,6 +284,7 @@ class Job:
     fresh: bool = False
     alone: Callable[[Site, Peer], Samples] | None = None
     peers: tuple[str, ...] = ()
+    relays: bool = False
 
     def rounds(self, sizes: Sizes) -> int:
         """Says in how many rounds it has a turn."""
@@ -293,6 +294,8 @@ class Job:
 
     def is_for(self, peer: Peer) -> bool:
         """Tells whether the peer can be asked for it."""
+        if self.relays and not peer.relays:
+            return False
         return (not self.peers or peer.name in self.peers) and (
             peer.has_tls or self.flavour == "plain"
         )
@@ -300,7 +303,8 @@ class Job:
 
 def _one(key: str, run: Callable[[Site, Running], Sample], flavour: str = "tls") -> Job:
     flavour = "plain" if key.endswith("-plain") else flavour
-    return Job(key, flavour, lambda site, running: {key: run(site, running)})
+    relays = key.startswith(("fetch", "append"))
+    return Job(key, flavour, lambda site, running: {key: run(site, running)}, relays=relays)
 
 
 JOBS = (

@@ -47,6 +47,8 @@ class Peer(ABC):
     has_tls: ClassVar[bool] = True
     logs_in: ClassVar[bool] = True
     """Whether it reads the client's login; one that does not is a floor, and no rival."""
+    relays: ClassVar[bool] = True
+    """Whether it can carry more than a line."""
     needs: ClassVar[dict[str, str]]
     """Path of a file or name of a command: what provides it."""
 

@@ -1,0 +1,154 @@
+"""The least that a login can cost in Python: the dialogue of the bench with every word known ahead.
+
+    bare.py PORT BACKEND_PORT [CERTIFICATE KEY]
+
+It reads no command, looks nobody up, checks and counts nothing, writes no log and bears no fault.
+What is left is what the kernel, OpenSSL and the interpreter take for the same events: no proxy in
+Python can be cheaper. It is a floor, as HAProxy is, and not a proxy.
+"""
+
+import gc
+import select
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from typing import Any
+
+GREETING = b"* OK [CAPABILITY IMAP4rev1 LITERAL+ ID ENABLE IDLE] ready\r\n"
+LOGIN = b'x LOGIN "user" "password"\r\n'
+ACCEPTED = b"a OK You are so in\r\n"
+_SIZE = 16384
+_STREAM, _NONBLOCK = socket.SOCK_STREAM, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+
+poll = select.epoll()
+callbacks: dict[int, Callable[[], None]] = {}
+buffer = memoryview(bytearray(_SIZE))
+
+
+class Socket(socket.SocketType):
+    """The C type, with room for what OpenSSL needs."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Session:
+    """One client; each method is what is done when something comes in that state."""
+
+    __slots__ = ("client", "client_fd", "read", "server", "server_fd", "tls", "write")
+
+    def __init__(self, fd: int, context: ssl.SSLContext | None) -> None:
+        self.client = Socket(socket.AF_INET, _STREAM, 0, fd)
+        self.client.setblocking(False)
+        self.client_fd = fd
+        self.server: socket.SocketType | None = None
+        self.tls: Any = None
+        poll.register(fd, select.EPOLLIN)
+        if context is None:
+            self.read: Callable[..., Any] = self.client.recv
+            self.write: Callable[..., Any] = self.client.send
+            self.greet()
+        else:
+            self.tls = context._wrap_socket(self.client, True)  # type: ignore[attr-defined]
+            self.read, self.write = self.tls.read, self.tls.write
+            callbacks[fd] = self.shake
+
+    def shake(self) -> None:
+        self.tls.do_handshake()
+        self.greet()
+
+    def greet(self) -> None:
+        callbacks[self.client_fd] = self.connect
+        self.write(GREETING)
+
+    def connect(self) -> None:
+        if not self.read(_SIZE):
+            self.close()
+            return
+        self.server = socket.SocketType(socket.AF_INET, _NONBLOCK)
+        self.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.server.connect_ex(backend)
+        self.server_fd = self.server.fileno()
+        callbacks[self.server_fd] = self.log_in
+        poll.register(self.server_fd, select.EPOLLIN)
+
+    def log_in(self) -> None:
+        assert self.server is not None
+        self.server.recv(_SIZE)
+        self.server.send(LOGIN)
+        callbacks[self.server_fd] = self.accept
+
+    def accept(self) -> None:
+        assert self.server is not None
+        self.server.recv(_SIZE)
+        self.write(ACCEPTED)
+        callbacks[self.client_fd] = self.from_client
+        callbacks[self.server_fd] = self.from_server
+
+    def from_client(self) -> None:
+        assert self.server is not None
+        data = self.read(_SIZE)
+        if data:
+            self.server.send(data)
+        else:
+            self.close()
+
+    def from_server(self) -> None:
+        assert self.server is not None
+        data = self.server.recv(_SIZE)
+        if data:
+            self.write(data)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        callbacks.pop(self.client_fd, None)
+        if self.tls is not None:
+            try:
+                self.tls.shutdown()
+            except OSError:
+                pass
+        self.client.close()
+        if self.server is not None:
+            callbacks.pop(self.server_fd, None)
+            self.server.close()
+
+
+def serve(listening: socket.socket, context: ssl.SSLContext | None) -> None:
+    """Serves until the process ends."""
+
+    def accept() -> None:
+        for _ in range(32):
+            fd, _ = listening._accept()  # type: ignore[attr-defined]
+            Session(fd, context)
+
+    callbacks[listening.fileno()] = accept
+    poll.register(listening.fileno(), select.EPOLLIN)
+    gc.freeze()
+    gc.disable()
+    while True:
+        for fd, _ in poll.poll(-1, 256):
+            try:
+                if fd in callbacks:
+                    callbacks[fd]()
+            except (BlockingIOError, ssl.SSLWantReadError):
+                pass
+            except OSError as error:  # the load ends its idle sessions without a word
+                session = getattr(callbacks.get(fd), "__self__", None)
+                if session is None:
+                    raise SystemExit(str(error)) from None
+                session.close()
+
+
+if __name__ == "__main__":
+    backend = ("127.0.0.1", int(sys.argv[2]))
+    tls = None
+    if len(sys.argv) > 3:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.minimum_version = ssl.TLSVersion.TLSv1_3
+        tls.num_tickets = 1
+        tls.load_cert_chain(sys.argv[3], sys.argv[4])
+    door = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=4096)
+    door.setblocking(False)
+    door.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for its clients
+    serve(door, tls)
