@@ -1,0 +1,121 @@
+"""What the garbage collector does to logins: Python's own settings, ours, none.
+
+Run as `python -m bench.collector [--sessions N] [--rounds N]`. Logins that go out again leave
+nothing to collect, and the collector never runs for them; those that stay bring it to life. Here so
+many come to stay while others go in and out, who wait while it looks through all that are there.
+"""
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import ClassVar
+
+from bench.measure import QUICK, Site, metered
+from bench.peers.base import Setting
+from bench.peers.ours import Ours
+from bench.programs import Backend, Load, build, key_pair
+
+_LOGINS = 4000
+_SETTINGS = {"Python's": (700, 10, 10), "ours": None, "off": (0, 0, 0)}
+
+
+class _Collecting(Ours):
+    """Ours with other thresholds; its worker writes how often it collected, and for how long."""
+
+    name: ClassVar[str] = "collecting"
+
+    def __init__(self, thresholds: tuple[int, int, int] | None) -> None:
+        self._thresholds = thresholds
+
+    def command(self, setting: Setting) -> list[str]:
+        program, *rest = super().command(setting)
+        report = str(setting.folder / "collections")
+        words = ["--serve", json.dumps(self._thresholds), report, Path(program).name, *rest]
+        return [sys.executable, "-m", "bench.collector", *words]
+
+
+def _serve(thresholds: list[int] | None, report: int, command: list[str]) -> None:
+    """Is the proxy, with these thresholds in its workers."""
+    from perdition.cli import main as proxy  # noqa: PLC0415 - not what measures
+    from perdition.server.worker import Worker  # noqa: PLC0415
+
+    listen = Worker._listen
+    began = 0.0
+
+    def collecting(phase: str, info: dict[str, int]) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.perf_counter()
+        else:
+            os.write(report, b"%.6f\n" % (time.perf_counter() - began))
+
+    def listen_and_set(self: Worker) -> None:
+        listen(self)
+        gc.callbacks.append(collecting)
+        if thresholds is not None:
+            self.loop.call_soon(gc.set_threshold, *thresholds)  # after the worker's own
+
+    Worker._listen = listen_and_set  # type: ignore[method-assign]
+    sys.argv = command
+    proxy()
+
+
+def _measure(
+    site: Site, thresholds: tuple[int, int, int] | None, sessions: int
+) -> tuple[float, int, int, list[float]]:
+    """CPU µs a login, its median and 99th percentile in µs, and the seconds of each collection."""
+    with ExitStack() as stack:
+        running = site.start(_Collecting(thresholds), "plain")
+        stack.callback(running.stop)
+        stay = Load("hold", running.port, sessions=sessions, concurrency=20, limit=60)
+        load = stack.enter_context(Load("logins", running.port, count=_LOGINS, concurrency=20))
+        with metered(running) as meter, ThreadPoolExecutor(1) as aside:
+            coming = aside.submit(stack.enter_context, stay)
+            seen = load.work()
+            coming.result()
+        report = max(site.folder.glob("collecting-*/collections"), key=os.path.getctime)
+        spent = [float(each) for each in report.read_text().split()]
+    return meter.cpu / (_LOGINS + sessions) * 1e6, seen.p50_us, seen.p99_us, spent
+
+
+def main() -> None:
+    """Prints the table."""
+    if sys.argv[1:2] == ["--serve"]:
+        report = os.open(sys.argv[3], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        _serve(json.loads(sys.argv[2]), report, sys.argv[4:])
+        return
+    parser = argparse.ArgumentParser(prog="bench.collector", description=__doc__)
+    parser.add_argument("--sessions", type=int, default=5000, metavar="N", help="idle ones held")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how many rounds")
+    arguments = parser.parse_args()
+    build()
+    found: dict[str, list[tuple[float, int, int, list[float]]]] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
+        backend = stack.enter_context(Backend())
+        site = Site(folder, backend.port, {"tls": key_pair(folder)}, QUICK)
+        for _ in range(arguments.rounds):
+            for name, thresholds in _SETTINGS.items():
+                each = _measure(site, thresholds, arguments.sessions)
+                found.setdefault(name, []).append(each)
+    print("collector   µs CPU   p50 ms   p99 ms   collections   longest ms")
+    for name, rounds in found.items():
+        cpu, p50, p99 = (statistics.median(one) for one in list(zip(*rounds, strict=True))[:3])
+        spent = [each[3] for each in rounds]
+        times = statistics.median(len(each) for each in spent)
+        longest = statistics.median(max(each, default=0.0) for each in spent) * 1000
+        print(
+            f"{name:9} {cpu:8.0f} {p50 / 1000:8.2f} {p99 / 1000:8.2f} {times:13.0f} {longest:12.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
