@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from perdition.session.loop import Loop
-from perdition.session.relay import Relay
+from perdition.session.relay import Means, Relay
 from perdition.session.splice import Pipe
 from perdition.tls_socket import TlsSocket
 
@@ -129,10 +129,9 @@ class Running:
         self.seconds = Seconds()
         self.words: list[str] = []
         self.pipe = CountingPipe()
-        self.relay = Relay(
-            self.loop.poller, self.seconds, memoryview(bytearray(131072)), client, server,
-            owner=self, idle=5, pipe=self.pipe,
-        )  # fmt: skip
+        buffer = memoryview(bytearray(131072))
+        means = Means(self.loop.poller, self.seconds, buffer, self.pipe, idle=5)
+        self.relay = Relay(means, client, server, self)
         self.thread = threading.Thread(target=self._run)
 
     def relay_due_by(self, second: int) -> None:
@@ -364,10 +363,8 @@ def test_idle_ends_it_and_traffic_defers_it() -> None:
     front.setblocking(False)
     back.setblocking(False)
     owner = Owner()
-    relay = Relay(
-        loop.poller, seconds, memoryview(bytearray(131072)), front, back,
-        owner=owner, idle=10,
-    )  # fmt: skip
+    means = Means(loop.poller, seconds, memoryview(bytearray(131072)), None, idle=10)
+    relay = Relay(means, front, back, owner)
     relay.up.start(b"", b"")
     relay.down.start(b"", b"")
     assert relay.due(9) == 10

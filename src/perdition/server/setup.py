@@ -35,6 +35,7 @@ from perdition.session.dial import Resolver, Rotation, Sources
 from perdition.session.health import Health
 from perdition.session.names import ReverseNames
 from perdition.session.poller import Poller
+from perdition.session.relay import Means
 from perdition.session.routing import Routing, Rules
 from perdition.session.service import Service, Timeouts
 from perdition.session.splice import Pipe
@@ -210,8 +211,7 @@ def make_service(
         meter=meter,
         traces=traces,
         sweep=sweep,
-        buffer=memoryview(bytearray(BUFFER)),
-        pipe=Pipe(),
+        relaying=Means(poller, sweep, memoryview(bytearray(BUFFER)), Pipe(), config.timeout),
         front=grammar.Front,
         back=grammar.Back,
         front_terms=cache(lambda host: _front_terms(config, f"perdition ready on {host} {mark}")),
@@ -296,5 +296,4 @@ def _timeouts(config: Config) -> Timeouts:
     return Timeouts(
         authenticate=config.authenticate_timeout,
         server=(config.connect_timeout, config.greeting_timeout, config.login_timeout),
-        idle=config.timeout,
     )

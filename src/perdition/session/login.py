@@ -342,23 +342,13 @@ class Session(Attempts):
         client_sock, client_backlog = client.release()
         server_sock, server_backlog = server.release()
         self.complete = True
-        relay = Relay(
-            service.poller,
-            service.sweep,
-            service.buffer,
-            client_sock,
-            server_sock,
-            owner=self,
-            idle=service.timeouts.idle,
-            pipe=service.pipe,
-        )
-        self.relay = relay
+        relay = self.relay = Relay(service.relaying, client_sock, server_sock, self)
         self._coro = None
         self.client = self.server = None  # type: ignore[assignment]
         relay.up.ended = client.ended
         now = service.sweep.now
-        if service.timeouts.idle:
-            service.sweep.by(self, now + service.timeouts.idle)
+        if service.relaying.idle:
+            service.sweep.by(self, now + service.relaying.idle)
         if service.trail_terms.connect_relog:
             self.trail.relog_at = now + service.trail_terms.connect_relog
             service.sweep.by(self, self.trail.relog_at)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from perdition.tls_socket import TlsSocket
@@ -68,6 +69,17 @@ class Owner(Protocol):
         """The relay has ended; `why` is for the log, empty for an ordinary end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all relays of a worker work with; `idle` is in seconds, 0 for no limit."""
+
+    poller: Poller
+    clock: Clock
+    buffer: memoryview
+    pipe: Pipe | None
+    idle: int
+
+
 class Flow:
     """One direction: reads `source`, writes `sink`."""
 
@@ -102,7 +114,7 @@ class Flow:
             self._pour(self.pipe, most)
             return
         relay = self.relay
-        buffer = relay.buffer
+        buffer = relay.means.buffer
         try:
             got = self.source.recv_into(buffer, most)
             if got == _RECORD and isinstance(self.source, TlsSocket):
@@ -115,7 +127,7 @@ class Flow:
         except OSError:
             relay.close("")
             return
-        relay.active = relay.clock.now
+        relay.active = relay.means.clock.now
         if not got:
             self._source_ended()
             return
@@ -143,7 +155,7 @@ class Flow:
         except OSError:
             relay.close("")
             return
-        relay.active = relay.clock.now
+        relay.active = relay.means.clock.now
         if not got:
             self._source_ended()
             return
@@ -158,11 +170,11 @@ class Flow:
     def _want_more(self, got: int) -> None:
         """The sink took it all: the next chunk may be larger, if there was as much as was asked."""
         if got > self.most - _RECORD:
-            self.most = min(2 * self.most, len(self.relay.buffer))
+            self.most = min(2 * self.most, len(self.relay.means.buffer))
 
     def _gather(self, got: int, most: int) -> int:
         """Read further TLS records, so that one write serves many; return the bytes in all."""
-        buffer = self.relay.buffer
+        buffer = self.relay.means.buffer
         room = most - _RECORD
         try:
             while got <= room:
@@ -178,7 +190,7 @@ class Flow:
         """Keep `rest` until the sink takes it, and read no more meanwhile."""
         self.backlog = rest
         self.most = max(_CHUNK, self.most // 2)
-        poller = self.relay.poller
+        poller = self.relay.means.poller
         poller.remove_reader(self.fd)
         poller.add_writer(self.sink.fileno(), self.writable)
 
@@ -193,7 +205,7 @@ class Flow:
             except OSError:
                 relay.close("")
                 return
-            relay.active = relay.clock.now
+            relay.active = relay.means.clock.now
             # memoryview: a slow reader must not cost a copy of the rest each time
             self.backlog = memoryview(self.backlog)[sent:]
             if self.backlog:
@@ -202,18 +214,18 @@ class Flow:
             if self.ended:
                 self._end_sink()
             else:
-                relay.poller.add_reader(self.fd, self.readable)
-        relay.poller.remove_writer(self.sink.fileno())
+                relay.means.poller.add_reader(self.fd, self.readable)
+        relay.means.poller.remove_writer(self.sink.fileno())
         other = relay.other(self)
         if other.stuck:
             other.stuck = False
-            relay.poller.add_reader(other.fd, other.readable)
+            relay.means.poller.add_reader(other.fd, other.readable)
 
     def _wait_to_write(self) -> None:
         self.stuck = True
         relay = self.relay
-        relay.poller.remove_reader(self.fd)
-        relay.poller.add_writer(self.fd, relay.other(self).writable)
+        relay.means.poller.remove_reader(self.fd)
+        relay.means.poller.add_writer(self.fd, relay.other(self).writable)
 
     def _source_ended(self) -> None:
         relay = self.relay
@@ -221,8 +233,8 @@ class Flow:
         if relay.other(self).ended or (self is relay.down and self._is_last_word()):
             relay.close("")
             return
-        relay.poller.remove_reader(self.fd)
-        relay.owner.relay_due_by(relay.clock.now + _QUIET)
+        relay.means.poller.remove_reader(self.fd)
+        relay.owner.relay_due_by(relay.means.clock.now + _QUIET)
         if not self.backlog:
             self._end_sink()
 
@@ -287,44 +299,28 @@ class Flow:
         elif self.ended:
             self._source_ended()
         else:
-            self.relay.poller.add_reader(self.fd, self.readable)
+            self.relay.means.poller.add_reader(self.fd, self.readable)
 
 
 class Relay:
     """Both flows of one session, its idle limit and its end.
 
-    `idle` is in seconds, 0 for no limit. `finished` is called once, with the relay and the words
-    for the log, empty for an ordinary end; the byte counts are `up.count` (from the client) and
-    `down.count` (from the server).
+    The byte counts are `up.count` (from the client) and `down.count` (from the server).
     """
 
-    __slots__ = (
-        "active", "buffer", "clock", "closed", "down", "idle", "owner", "pipe", "poller", "up",
-    )  # fmt: skip
+    __slots__ = ("active", "closed", "down", "means", "owner", "up")
 
     def __init__(
-        self,
-        poller: Poller,
-        clock: Clock,
-        buffer: memoryview,
-        client: socket.SocketType,
-        server: socket.SocketType,
-        *,
-        owner: Owner,
-        idle: int = 0,
-        pipe: Pipe | None = None,
+        self, means: Means, client: socket.SocketType, server: socket.SocketType, owner: Owner
     ) -> None:
-        self.poller = poller
-        self.clock = clock
-        self.buffer = buffer
+        self.means = means
         self.owner = owner
-        self.idle = idle
-        self.active = clock.now
+        self.active = means.clock.now
         self.closed = False
         plain = not isinstance(client, TlsSocket) and not isinstance(server, TlsSocket)
-        self.pipe = pipe if plain else None
-        self.up = Flow(self, client, server, self.pipe)
-        self.down = Flow(self, server, client, self.pipe)
+        pipe = means.pipe if plain else None
+        self.up = Flow(self, client, server, pipe)
+        self.down = Flow(self, server, client, pipe)
 
     def other(self, flow: Flow) -> Flow:
         """The flow against `flow`."""
@@ -335,16 +331,16 @@ class Relay:
         if self.closed:
             return 0
         if not (self.up.ended or self.down.ended):
-            if not self.idle:
+            if not self.means.idle:
                 return 0
-            if self.active + self.idle > now:
-                return self.active + self.idle
+            if self.active + self.means.idle > now:
+                return self.active + self.means.idle
             self.close(IDLE)
             return 0
         quiet = now - self.active
         if self.up.ended and not self.up.told and not self.up.backlog and quiet >= _QUIET:
             self.up.tell_tls()
-        if not self.closed and quiet >= min(self.idle or _LINGER, _LINGER):
+        if not self.closed and quiet >= min(self.means.idle or _LINGER, _LINGER):
             self.close("")
         return 0 if self.closed else now + _QUIET
 
@@ -354,7 +350,7 @@ class Relay:
             return
         self.closed = True
         for flow in (self.up, self.down):
-            self.poller.forget(flow.fd)
+            self.means.poller.forget(flow.fd)
         for flow in (self.up, self.down):
             if isinstance(flow.source, TlsSocket):
                 try:

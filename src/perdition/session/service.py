@@ -20,8 +20,8 @@ from perdition.session.addresses import Arrivals, Penalties
 from perdition.session.dial import Resolver, Sources
 from perdition.session.health import Health
 from perdition.session.poller import Poller
+from perdition.session.relay import Means
 from perdition.session.routing import Routing
-from perdition.session.splice import Pipe
 from perdition.session.tracing import Traces
 from perdition.session.trail import TrailTerms
 from perdition.tls_socket import TlsSocket
@@ -57,7 +57,6 @@ class Timeouts:
 
     authenticate: int
     server: tuple[int, int, int]  # to connect, to be ready for the login, to answer it
-    idle: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +69,7 @@ class Service:
     meter: Meter
     traces: Traces
     sweep: Deadlines
-    buffer: memoryview
-    pipe: Pipe
+    relaying: Means
     front: type[Front]
     back: type[Back]
     front_terms: Callable[[str], FrontTerms]
