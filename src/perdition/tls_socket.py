@@ -2,8 +2,7 @@
 
 SSLSocket asks the kernel again what its maker knows, and leads each read and write through three
 functions of Python. Here it is one, around the same object of C. The standard library has no open
-door to that object: `SSLContext._wrap_socket` is its own, the same in Python 3.8 to 3.14. Earns a
-twelfth of a TLS login and half a kilobyte of an idle session (`make bench`).
+door to that object: `SSLContext._wrap_socket` is its own, the same in Python 3.8 to 3.14.
 Invariant: nothing is read or written past TLS once it is there.
 """
 
@@ -47,18 +46,21 @@ class TlsSocket(socket.SocketType):
         self.tls.context = context
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Return at most `size` bytes; none at the end."""
         try:
             return self.tls.read(size)  # type: ignore[no-any-return]
         except ssl.SSLEOFError:
             return b""  # an end without a farewell, as most clients go
 
     def recv_into(self, buffer: Any, size: int = 0, flags: int = 0, /) -> int:
+        """Fill `buffer` as far as `size`; return how many bytes came, 0 at the end."""
         try:
             return self.tls.read(size or len(buffer), buffer)  # type: ignore[no-any-return]
         except ssl.SSLEOFError:
             return 0
 
     def send(self, data: Any, flags: int = 0, /) -> int:
+        """Return how many bytes went."""
         return self.tls.write(data)  # type: ignore[no-any-return]
 
     def unwrap(self) -> None:
@@ -66,5 +68,6 @@ class TlsSocket(socket.SocketType):
         self.tls.shutdown()
 
     def close(self) -> None:
+        """Hang up, without a farewell."""
         self.tls = None
         super().close()
