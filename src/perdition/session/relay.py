@@ -247,9 +247,12 @@ class Flow:
         up = relay.up
         if self.backlog or up.backlog or up.stuck:
             return False
-        before = up.count
+        try:
+            socket.SocketType.recv(up.source, 1, socket.MSG_PEEK)
+        except OSError:
+            return True
         up.readable()
-        return relay.closed or (up.count == before and not up.stuck)
+        return relay.closed
 
     def _end_sink(self) -> None:
         """Pass the end on. OpenSSL can't send its end without reading, and drops data it reads.
