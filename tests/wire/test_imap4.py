@@ -19,7 +19,7 @@ from tests.wire.properties import (
     understand_each_other,
 )
 
-from perdition.wire import imap4
+from perdition.wire import imap4, imap4_back
 from perdition.wire.base import Accepted, BackTerms, FrontTerms, Login
 from perdition.wire.imap4 import Back, Front
 
@@ -72,6 +72,19 @@ def test_a_login_in_one_line_is_read_like_any_other(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(imap4, "_LOGIN", re.compile(rb"(?!)"))  # matches nothing
         assert talk(Front(TERMS), [line]) == at_once
+
+
+def test_what_servers_say_is_remembered_within_bounds() -> None:
+    remembered = imap4_back._read_greeting
+    remembered.cache_clear()
+    for number in range(2 * remembered.cache_info().maxsize):  # type: ignore[operator]
+        for padding in (b"", b"x" * imap4_back._REMEMBERED):
+            back = Back(Login(b"user", b"secret"), BackTerms(b"01234567"))
+            line = b"* OK [CAPABILITY IMAP4rev1] server %d%b\r\n" % (number, padding)
+            assert back.receive(line) is None
+            assert back.take() == b'flim07 LOGIN "user" "secret"\r\n'
+            assert remembered.cache_info().misses == number + 1
+    assert remembered.cache_info().currsize == remembered.cache_info().maxsize
 
 
 @given(PARTS)
