@@ -55,6 +55,11 @@ def string(value: bytes, *, plus: bytes = b"") -> bytes:
     return b'"%b"' % value
 
 
+def unescaped(quoted: bytes) -> bytes:
+    """What stands between the quotes of a string, as it is meant."""
+    return _ESCAPED.sub(rb"\1", quoted) if b"\\" in quoted else quoted
+
+
 class Back(HeldBack):
     """Our half of the talk with a ManageSieve server; see `perdition.wire.base.Back`."""
 
@@ -205,7 +210,7 @@ def _tokens(response: bytes) -> list[bytes] | None:
             tokens.append(b'"' + response[at : at + int(size)])
             at += int(size)
         else:
-            tokens.append(word or b'"' + _ESCAPED.sub(rb"\1", quoted))
+            tokens.append(word or b'"' + unescaped(quoted))
     return tokens
 
 
