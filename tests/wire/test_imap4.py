@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.wire.properties import (
     understand_each_other,
 )
 
+from perdition.wire import imap4, imap4_back
 from perdition.wire.base import Accepted, BackTerms, FrontTerms, Login
 from perdition.wire.imap4 import Back, Front
 
@@ -51,6 +53,38 @@ STREAMS = st.lists(st.one_of(PIECES, st.binary(max_size=20)), max_size=40).map(b
 @settings(max_examples=300, deadline=None)
 def test_the_cut_of_a_stream_does_not_matter(stream: bytes, data: st.DataObject) -> None:
     assert talk(Front(TERMS), cuts(stream, data)) == talk(Front(TERMS), [stream])
+
+
+ARGUMENTS = st.lists(
+    st.sampled_from([b"a", b'"', b"\\", b" ", b"(", b"{", b"({1}", b"{1+}", b"}", b"\r", b"\xff"]),
+    max_size=5,
+).map(b"".join)
+
+
+@given(ARGUMENTS, ARGUMENTS, st.sampled_from([b" ", b"  ", b""]), st.booleans())
+@settings(max_examples=1000, deadline=None)
+def test_a_login_in_one_line_is_read_like_any_other(
+    user: bytes, password: bytes, between: bytes, quoted: bool
+) -> None:
+    spelling = b'"%b"%b"%b"' if quoted else b"%b%b%b"
+    line = b"a LOGIN " + spelling % (user, between, password) + b"\r\nb NOOP\r\n"
+    at_once = talk(Front(TERMS), [line])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imap4, "_LOGIN", re.compile(rb"(?!)"))  # matches nothing
+        assert talk(Front(TERMS), [line]) == at_once
+
+
+def test_what_servers_say_is_remembered_within_bounds() -> None:
+    remembered = imap4_back._read_greeting
+    remembered.cache_clear()
+    for number in range(2 * remembered.cache_info().maxsize):  # type: ignore[operator]
+        for padding in (b"", b"x" * imap4_back._REMEMBERED):
+            back = Back(Login(b"user", b"secret"), BackTerms(b"01234567"))
+            line = b"* OK [CAPABILITY IMAP4rev1] server %d%b\r\n" % (number, padding)
+            assert back.receive(line) is None
+            assert back.take() == b'flim07 LOGIN "user" "secret"\r\n'
+            assert remembered.cache_info().misses == number + 1
+    assert remembered.cache_info().currsize == remembered.cache_info().maxsize
 
 
 @given(PARTS)

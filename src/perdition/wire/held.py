@@ -7,8 +7,10 @@ Invariant: while an event waits for its verdict nothing is parsed, and nothing i
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 
+from perdition.errors import WireError
 from perdition.protocols import TlsUse
 from perdition.wire.base import (
     BackTerms,
@@ -22,6 +24,7 @@ from perdition.wire.base import (
 )
 
 _COMMANDS = 250  # of one client before its login: answers that it does not read add up
+_BRACES = (b"}", b"}\r")  # at the end of a line that may announce a literal
 
 
 class HeldFront(ABC):
@@ -58,7 +61,7 @@ class HeldFront(ABC):
         """Queue the protocol's word for an end."""
 
     def receive(self, data: bytes) -> Event | None:
-        self._buffer = self._buffer + data if self._buffer else data
+        self._buffer += data
         if self._held:
             return None
         event = self._parse()
@@ -119,7 +122,7 @@ class HeldBack(ABC):
     """The buffers of a `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_buffer", "_heard", "_held", "_login", "_origin", "_out", "_secure", "shown", "terms",
+        "_buffer", "_held", "_line_start", "_login", "_origin", "_out", "_secure", "shown", "terms",
     )  # fmt: skip
 
     full = False  # a server is not read once it has said its verdict
@@ -131,22 +134,37 @@ class HeldBack(ABC):
         self._origin = origin  # to be told; None: it was, or is not to be
         self._secure = secure
         self._held = False  # an outcome waits for what the session makes of it
-        self._heard = False  # the server has said anything at all
         self._buffer = b""
+        self._line_start = 0  # where to look for the response's end: behind its literals
         self._out = b""
-
-    @abstractmethod
-    def _next_line(self) -> bytes | None:
-        """Take a whole response off the buffer; None when there is none yet."""
 
     @abstractmethod
     def _line(self, line: bytes) -> Outcome | None:
         """Understand a response."""
 
+    def _literal(self, end: int) -> re.Match[bytes] | None:
+        """What announces a literal ahead of `end` in the buffer, with its size as first group."""
+        return None
+
     def receive(self, data: bytes) -> Outcome | None:
-        self._buffer = self._buffer + data if self._buffer else data
-        self._heard = self._heard or bool(data)
-        while not self._held and (line := self._next_line()) is not None:
+        """Take bytes from the server.
+
+        A line counts as too long at the same byte whether its end is there already or not.
+        """
+        rest = self._buffer = self._buffer + data
+        if self._held:
+            return None
+        limit = self.terms.line_limit
+        while rest:
+            line, end, rest = rest.partition(b"\n")
+            if len(line) >= limit:
+                raise WireError("a line of the server is too long")
+            if line.endswith(_BRACES):
+                line, end, rest = self._with_literals()
+            if not end:
+                return None
+            self._buffer = rest
+            line += end
             if self.shown is not None:
                 self.shown(False, line)
             outcome = self._line(line)
@@ -154,6 +172,23 @@ class HeldBack(ABC):
                 self._held = True
                 return outcome
         return None
+
+    def _with_literals(self) -> tuple[bytes, bytes, bytes]:
+        """Part the buffer behind a whole response, literals included, as `bytes.partition` does."""
+        buffer, limit = self._buffer, self.terms.line_limit
+        while True:
+            end = buffer.find(b"\n", self._line_start) + 1
+            if (end or len(buffer) + 1) > limit:
+                raise WireError("a line of the server is too long")
+            if not end:
+                return buffer, b"", b""
+            literal = self._literal(end)
+            if literal is None:
+                self._line_start = 0
+                return buffer[: end - 1], b"\n", buffer[end:]
+            self._line_start = end + int(literal[1])
+            if self._line_start > limit:
+                raise WireError("a literal of the server is too long")
 
     def take(self) -> bytes:
         out, self._out = self._out, b""

@@ -29,7 +29,10 @@ __all__ = ["Back", "Front"]
 _TAG = rb"[^\x00-\x20\x7f-\xff(){%*\"\\+]+"
 _QUOTED = rb'"((?:[^"\\\r\n\0]|\\["\\])*)"'
 _WORD = rb"([^\x00-\x20\x7f\"({][^\x00-\x20\x7f]*)"
-_ARGUMENT = re.compile(rb" (?:" + _QUOTED + rb"|" + _WORD + rb")")
+_VALUE = rb" (?:" + _QUOTED + rb"|" + _WORD + rb")"
+_ARGUMENT = re.compile(_VALUE)
+# A login in one line, unless it ends in what may be a literal's announcement.
+_LOGIN = re.compile(rb"(" + _TAG + rb") (?i:LOGIN)" + 2 * _VALUE + rb"(?<!\})")
 _COMMAND = re.compile(rb"(" + _TAG + rb")(?: ([^ ]*)(.*))?", re.DOTALL)
 _LITERAL = re.compile(rb" ?\{(\d{1,12})(\+?)\}$")
 _STRING = rb'"(?:[^"\\\r\n\0]|\\["\\])*"'
@@ -83,7 +86,7 @@ class Front(HeldFront):
     """Our half of the talk with an IMAP client; see `perdition.wire.base.Front`."""
 
     __slots__ = (
-        "_exchange", "_parts", "_size", "_skip", "_skip_line", "_skipped", "_tag", "_wanted",
+        "_exchange", "_parts", "_skip", "_skip_line", "_skipped", "_tag", "_wanted",
     )  # fmt: skip
 
     def __init__(self, terms: FrontTerms) -> None:
@@ -92,9 +95,8 @@ class Front(HeldFront):
         self._exchange: sasl.Exchange | None = None  # an AUTHENTICATE under way
         self._parts: list[bytes] = []  # of a command with literals: text, literal, text, …
         self._wanted = -1  # bytes of the literal that is to come; -1: a line is
-        self._size = 0  # bytes in `_parts`
-        self._skip = 0  # bytes to read past
         self._skip_line = False  # read past the rest of the line
+        self._skip = 0  # bytes of a literal to read past ahead of that rest
         self._skipped = 0  # bytes read past in all
 
     # -- the contract -----------------------------------------------------------------------
@@ -135,9 +137,9 @@ class Front(HeldFront):
 
     def _parse(self) -> Event | None:
         """Take commands off the buffer until one is an event or none is whole."""
-        event: Event | None
+        limit = self.terms.line_limit
         while True:
-            if self._skip or self._skip_line:
+            if self._skip_line:
                 whole = self._skipping()
                 if self._skipped > _SKIPPED:
                     return self._end("Too much input refused")
@@ -149,17 +151,15 @@ class Front(HeldFront):
                 self._parts.append(self._buffer[: self._wanted])
                 self._buffer = self._buffer[self._wanted :]
                 self._wanted = -1
-            end = self._buffer.find(b"\n") + 1
-            if not end and len(self._buffer) < self.terms.line_limit:
-                return None
-            if not end or end > self.terms.line_limit:
+            line, end, rest = self._buffer.partition(b"\n")
+            if len(line) >= limit:
                 self._skip_line = True
-                event = self._bad_command(self._spoken_tag(), b"Line too long")
+                event: Event | None = self._bad_command(self._spoken_tag(), b"Line too long")
+            elif not end:
+                return None
             else:
-                at = end - 2 if self._buffer[end - 2 : end] == b"\r\n" else end - 1
-                line = self._buffer[:at]
-                self._buffer = self._buffer[end:]
-                event = self._line(line)
+                self._buffer = rest
+                event = self._line(line.removesuffix(b"\r"))
             if event is not None:
                 return event
 
@@ -168,18 +168,18 @@ class Front(HeldFront):
         while True:
             gone = min(self._skip, len(self._buffer))
             self._skip -= gone
-            end = self._buffer.find(b"\n", gone) + 1 if self._skip_line and not self._skip else 0
+            end = 0 if self._skip else self._buffer.find(b"\n", gone) + 1
             if end:
                 line = self._buffer[gone:end].rstrip(b"\r\n")
                 literal = _LITERAL.search(line) if line.endswith(b"+}") else None
                 self._skip = int(literal[1]) if literal else 0
                 self._skip_line = literal is not None
                 gone = end
-            elif self._skip_line and not self._skip:
+            elif not self._skip:
                 gone = max(gone, len(self._buffer) - _ANNOUNCED)
             self._skipped += gone
             self._buffer = self._buffer[gone:]
-            if not (self._skip or self._skip_line):
+            if not self._skip_line:
                 return True
             if not end:
                 return False
@@ -194,6 +194,8 @@ class Front(HeldFront):
     def _line(self, line: bytes) -> Event | None:
         if self._exchange is not None:
             return self._response(line)
+        if not self._parts and (login := _LOGIN.fullmatch(line)) is not None:
+            return self._login_in_one_line(*login.groups())
         literal = _LITERAL.search(line) if line.endswith(b"}") else None
         if self._parts:
             if literal:
@@ -212,13 +214,13 @@ class Front(HeldFront):
         match = _COMMAND.fullmatch(first)
         tag = match[1] if match and match[2] is not None else b"*"
         name = match[2].upper() if match and match[2] is not None else b""
-        self._size += len(text) + size
+        total = sum(map(len, self._parts), len(text) + size)
         bad = b""
         if name == b"LOGIN" and self._disabled:
             bad = b"disabled"
         elif name not in (b"LOGIN", b"ID"):
             bad = b"Please log in first" if name in _AFTER_LOGIN else b"Unrecognised command"
-        elif size > self.terms.literal_limit or self._size > 4 * self.terms.literal_limit:
+        elif size > self.terms.literal_limit or total > 4 * self.terms.literal_limit:
             bad = b"[TOOBIG] Literal too long"
         elif len(self._parts) > 2 * _LITERALS:
             bad = b"Too many literals"
@@ -229,7 +231,7 @@ class Front(HeldFront):
             if waits:
                 self._out += b"+ OK ready for additional input\r\n"
             return None
-        self._parts, self._size = [], 0
+        self._parts = []
         if not waits:
             self._skip, self._skip_line = size, True
         if bad == b"disabled":
@@ -245,7 +247,6 @@ class Front(HeldFront):
 
     def _dispatch(self, parts: list[bytes]) -> Event | None:
         """A whole command: its text, with literals in between."""
-        self._size = 0
         match = _COMMAND.fullmatch(parts[0])
         if match is None:
             return self._bad_command(b"*", b"Invalid tag")
@@ -307,6 +308,24 @@ class Front(HeldFront):
     def _disabled(self) -> bool:
         return self.terms.login_disabled or self._needs_tls
 
+    def _login_in_one_line(
+        self,
+        tag: bytes,
+        quoted_user: bytes | None,
+        user: bytes,
+        quoted_password: bytes | None,
+        password: bytes,
+    ) -> Login:
+        """The login of most clients, as `_login` would read it."""
+        if self.shown is not None:
+            self._show(tag, b"LOGIN")
+        self._tag = tag
+        if quoted_user is not None:
+            user = _unescaped(quoted_user)
+        if quoted_password is not None:
+            password = _unescaped(quoted_password)
+        return Login(user, password, disabled=self._disabled)
+
     def _login(self, tag: bytes, rest: bytes, parts: list[bytes]) -> Event | None:
         arguments: list[bytes] | None = _arguments(rest)
         for number, part in enumerate(parts[1:], 1):
@@ -361,7 +380,7 @@ class Front(HeldFront):
     # -- complaints -------------------------------------------------------------------------
 
     def _bad_command(self, tag: bytes, why: bytes) -> Quit | None:
-        self._parts, self._size = [], 0
+        self._parts = []
         self._exchange = None
         self._out += b"%b BAD %b\r\n" % (tag, why)
         return self._counted()
@@ -391,8 +410,10 @@ def _arguments(text: bytes) -> list[bytes] | None:
         if match is None:
             return None
         quoted, word = match.groups()
-        values.append(
-            word if quoted is None else _ESCAPED.sub(rb"\1", quoted) if b"\\" in quoted else quoted
-        )
+        values.append(word if quoted is None else _unescaped(quoted))
         at = match.end()
     return values
+
+
+def _unescaped(quoted: bytes) -> bytes:
+    return _ESCAPED.sub(rb"\1", quoted) if b"\\" in quoted else quoted

@@ -14,6 +14,7 @@ A server that announces ID hears in front of the login, in one packet with it, w
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from perdition.errors import WireError
 from perdition.protocols import TlsUse
@@ -31,6 +32,7 @@ from perdition.wire.base import (
 from perdition.wire.held import HeldBack
 
 _CODE = re.compile(rb"\[([^ \]]+)(?: ([^\]]*))?\] ?")
+_CAPABILITY_CODE = re.compile(rb"\[CAPABILITY(?: ([^\]]*))?\] ?", re.IGNORECASE)
 # A status response ends in a text, which has no literals.
 _STATUS = re.compile(rb"\* (?:OK|NO|BAD|BYE|PREAUTH)\b", re.IGNORECASE)
 _LITERAL = re.compile(rb"\{(\d{1,12})\+?\}\r?\n$")
@@ -39,19 +41,43 @@ _SPECIAL = re.compile(rb'(["\\])')
 _NOT_NOW = frozenset(
     (b"UNAVAILABLE", b"SERVERBUG", b"INUSE", b"IN-USE", b"LIMIT", b"PRIVACYREQUIRED")
 )
-_DIGITS = b"0123456789abcdefghijklmnopqrstuvwxyz"
-_BASE = len(_DIGITS)
+# 2.2's, and more than one connection can take.
+_TAGS = tuple(b"flim0%c" % digit for digit in b"789abcdefghijklmnopqrstuvwxyz")
+_ID = (
+    '"x-originating-ip" "%s" "x-originating-port" "%s" "x-connected-ip" "%s" '
+    '"x-connected-port" "%s" "x-proxy-ttl" "%s" "x-session-id" "%s"'
+)
+
+_UPGRADES = (TlsUse.TLS, TlsUse.TLS_FORCE)
+_REMEMBERED = 2048  # bytes of a greeting, at most
 
 # What is awaited.
 _GREETING, _CAPABILITY, _STARTTLS, _VERDICT = range(4)
+
+_Words = frozenset[bytes]  # capabilities, in upper case
+
+
+def _words(capability: bytes) -> _Words:
+    return frozenset(capability.upper().split())
+
+
+@lru_cache(maxsize=64)
+def _read_greeting(line: bytes) -> tuple[bytes, bytes, _Words | None]:
+    """A greeting's status, its text, the capabilities in it; cached: a server greets all alike."""
+    star, _, rest = line.rstrip(b"\r\n").partition(b" ")
+    status, _, text = rest.partition(b" ")
+    status = status.upper()
+    if star != b"*" or status not in (b"OK", b"BYE", b"PREAUTH"):
+        raise WireError("the server's greeting is not IMAP")
+    code = _CAPABILITY_CODE.match(text)
+    return status, text, None if code is None else _words(code[1] or b"")
 
 
 class Back(HeldBack):
     """Our half of the talk with an IMAP server; see `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_awaited", "_bye", "_capability", "_id_tag", "_line_start", "_passed", "_queue", "_tag",
-        "_tags",
+        "_awaited", "_bye", "_capability", "_id_tag", "_passed", "_queue", "_tag", "_tags",
     )  # fmt: skip
 
     def __init__(
@@ -59,9 +85,8 @@ class Back(HeldBack):
     ) -> None:
         super().__init__(login, terms, secure, origin)
         self._awaited = _GREETING
-        self._line_start = 0  # where to look for the line's end: behind its literals
         self._queue: list[bytes] = []  # what each continuation request is answered with
-        self._tags = 7  # 2.2 starts at flim07
+        self._tags = iter(_TAGS)  # still to be used
         self._tag = b""
         self._id_tag = b""  # of an ID whose answer is to come
         self._capability: bytes | None = None  # words, None: not known
@@ -92,104 +117,76 @@ class Back(HeldBack):
 
     # -- lines ------------------------------------------------------------------------------
 
-    def _next_line(self) -> bytes | None:
-        """Take a whole response off the buffer, literals included; None when there is none yet."""
+    def _literal(self, end: int) -> re.Match[bytes] | None:
         buffer = self._buffer
-        while True:
-            end = buffer.find(b"\n", self._line_start) + 1
-            if (end or len(buffer)) > self.terms.line_limit:
-                raise WireError("a line of the server is too long")
-            if not end:
-                return None
-            literal = None
-            if (
-                (buffer[end - 3 : end - 1] == b"}\r" or buffer[end - 2 : end - 1] == b"}")
-                and buffer.startswith(b"* ")
-                and not _STATUS.match(buffer)
-            ):
-                literal = _LITERAL.search(buffer, self._line_start, end)
-            if literal is None:
-                self._line_start = 0
-                self._buffer = buffer[end:]
-                return buffer[:end]
-            self._line_start = end + int(literal[1])
-            if self._line_start > self.terms.line_limit:
-                raise WireError("a literal of the server is too long")
+        if not buffer.startswith(b"* ") or _STATUS.match(buffer):
+            return None
+        return _LITERAL.search(buffer, self._line_start, end)
 
     def _line(self, line: bytes) -> Outcome | None:
         if self._awaited == _GREETING:
             return self._greeting(line)
-        if line.startswith(b"* "):
-            self._untagged(line)
-            return None
-        if line.startswith(b"+"):
-            self._continue()
-            return None
         tag, _, rest = line.partition(b" ")
-        if tag == self._id_tag:
+        if tag == self._tag:
+            return self._answer(rest)
+        if tag == b"*":
+            self._untagged(rest)
+        elif tag == self._id_tag:
             self._id_tag = b""  # whatever the server thinks of it
-            return None
-        if tag != self._tag:
+        elif line.startswith(b"+"):
+            self._continue()
+        else:
             raise WireError("the server answers with a tag that it was not given")
-        status, _, text = rest.rstrip(b"\r\n").partition(b" ")
-        status = status.upper()
-        if status not in (b"OK", b"NO", b"BAD"):
-            raise WireError("the server's reply is neither OK, NO nor BAD")
-        if self._awaited == _CAPABILITY:
-            if status != b"OK" or self._capability is None:
-                return Refused(Reason.NEGOTIATION, detail="the server does not tell what it can do")
-            return self._log_in()
-        if self._awaited == _STARTTLS:
-            return self._starttls(status, text)
-        return self._verdict(status, text)
+        return None
 
     def _greeting(self, line: bytes) -> Outcome | None:
         if self.terms.ready in line:
             return Refused(Reason.NEGOTIATION, detail="the server is this proxy itself")
-        word, _, text = line[2:].rstrip(b"\r\n").partition(b" ")
-        word = word.upper()
-        if not line.startswith(b"* ") or word not in (b"OK", b"BYE", b"PREAUTH"):
-            raise WireError("the server's greeting is not IMAP")
-        if word == b"BYE":
+        read = _read_greeting if len(line) <= _REMEMBERED else _read_greeting.__wrapped__
+        status, text, words = read(line)
+        if status == b"BYE":
             return Refused(Reason.TEMPORARY, _coded(text), detail="the server says BYE")
-        if word == b"PREAUTH":
+        if status == b"PREAUTH":
             return Refused(Reason.NEGOTIATION, detail="the server says PREAUTH")
-        self._learn(text)
+        if words is not None:
+            return self._log_in(words)
         if text[:7].upper() == b"[ALERT]":
             self._passed = line
-        if self._capability is None:
-            self._ask_capability()
-            return None
-        return self._log_in()
+        self._ask_capability()
+        return None
 
-    def _learn(self, text: bytes) -> bytes:
-        """Note the capabilities in a response code, and return the text without it."""
-        code = _CODE.match(text)
-        if code is None or code[1].upper() != b"CAPABILITY":
-            return text
-        self._capability = code[2] or b""
-        return text[code.end() :]
+    def _answer(self, rest: bytes) -> Outcome | None:
+        """The tagged reply to what was sent last."""
+        status, _, text = rest.rstrip(b"\r\n").partition(b" ")
+        status = status.upper()
+        if status not in (b"OK", b"NO", b"BAD"):
+            raise WireError("the server's reply is neither OK, NO nor BAD")
+        if self._awaited == _VERDICT:
+            return self._verdict(status, text)
+        if self._awaited == _STARTTLS:
+            return self._starttls(status)
+        if status != b"OK" or self._capability is None:
+            return Refused(Reason.NEGOTIATION, detail="the server does not tell what it can do")
+        return self._log_in(_words(self._capability))
 
-    def _untagged(self, line: bytes) -> None:
-        word = line[2:].split(None, 1)[0].upper() if line[2:].strip() else b""
-        if word == b"CAPABILITY":
-            self._capability = line[2:].rstrip(b"\r\n").partition(b" ")[2]
-            return
-        if word == b"BYE":
-            self._bye = line[2:].rstrip(b"\r\n").partition(b" ")[2]
-            return
+    def _untagged(self, said: bytes) -> None:
+        words = said.split(None, 1)
+        word = words[0].upper() if words else b""
         if word == b"ID" and self._id_tag:
             return
-        if self._awaited == _VERDICT:
-            self._passed += line
+        if word == b"CAPABILITY":
+            self._capability = said.rstrip(b"\r\n").partition(b" ")[2]
+        elif word == b"BYE":
+            self._bye = said.rstrip(b"\r\n").partition(b" ")[2]
+        elif self._awaited == _VERDICT:
+            self._passed += b"* " + said
             if len(self._passed) > self.terms.passed_limit:
                 raise WireError("the server says too much ahead of its reply")
 
     # -- steps ------------------------------------------------------------------------------
 
     def _new_tag(self) -> bytes:
-        number, self._tags = self._tags, self._tags + 1
-        self._tag = b"flim%c%c" % (_DIGITS[number // _BASE % _BASE], _DIGITS[number % _BASE])
+        self._tag = next(self._tags)
         return self._tag
 
     def _ask_capability(self) -> None:
@@ -197,75 +194,63 @@ class Back(HeldBack):
         self._awaited = _CAPABILITY
         self._send(b"%b CAPABILITY\r\n" % self._new_tag())
 
-    def _has(self, word: bytes) -> bool:
-        return word in (self._capability or b"").upper().split()
-
-    def _log_in(self) -> Outcome | None:
+    def _log_in(self, words: _Words) -> Outcome | None:
         """Capabilities are known: TLS if it is to be, then the credentials."""
-        if self.terms.tls in (TlsUse.TLS, TlsUse.TLS_FORCE) and not self._secure:
-            if self._has(b"STARTTLS"):
+        tls = self.terms.tls
+        if tls in _UPGRADES and not self._secure:
+            if b"STARTTLS" in words:
                 self._awaited = _STARTTLS
                 self._send(b"%b STARTTLS\r\n" % self._new_tag())
                 return None
-            if self.terms.tls is TlsUse.TLS_FORCE:
+            if tls is TlsUse.TLS_FORCE:
                 return Refused(Reason.NEGOTIATION, detail="the server does not offer STARTTLS")
-        capability = (self._capability or b"").upper()
-        login = self._login
-        disabled = b"LOGINDISABLED" in capability and self._has(b"LOGINDISABLED")
         self._capability = None  # from now on: what is announced with the verdict
         self._awaited = _VERDICT
-        if self._origin is not None and b"ID" in capability.split():
+        if self._origin is not None and b"ID" in words:
             self._send_id(self._origin)
-        if not login.authorisation_id and not disabled:
-            return self._send_login(capability)
-        words = capability.split()
+        if self._login.authorisation_id or b"LOGINDISABLED" in words:
+            return self._send_plain(words)
+        return self._send_login(words)
+
+    def _send_id(self, origin: Origin) -> None:
+        """Say who the client is, in the same packet as the login (Dovecot's fields of RFC 2971)."""
+        self._id_tag = self._new_tag()
+        fields = _ID % (*origin.client, *origin.reached, origin.hops, origin.session)
+        self._send(b"%b ID (%b)\r\n" % (self._id_tag, fields.encode()))
+
+    def _send_login(self, words: _Words) -> Outcome | None:
+        user, password = self._login.authentication_id, self._login.password
+        command = b"%b LOGIN" % self._new_tag()
+        masked = command + b" ***"
+        if _QUOTABLE.fullmatch(user + password):
+            self._send(b"%b %b %b\r\n" % (command, _quote(user), _quote(password)), masked)
+            return None
+        if not sasl.is_clean_login(self._login):
+            return self._unclean()
+        longest = max(len(user), len(password))
+        if b"LITERAL+" in words or (b"LITERAL-" in words and longest <= 4096):
+            text = b"%b {%d+}\r\n%b {%d+}\r\n%b\r\n"
+            self._send(text % (command, len(user), user, len(password), password), masked)
+            return None
+        self._queue = [b"%b {%d}\r\n" % (user, len(password)), password + b"\r\n"]
+        self._send(b"%b {%d}\r\n" % (command, len(user)))
+        return None
+
+    def _send_plain(self, words: _Words) -> Outcome | None:
         if b"AUTH=PLAIN" not in words:
             self._awaited = _CAPABILITY
-            if disabled:
+            if b"LOGINDISABLED" in words:
                 return Refused(Reason.NO_MECHANISM, detail="the server has disabled LOGIN")
             return Refused(Reason.NO_MECHANISM, detail="the server does not offer AUTH=PLAIN")
-        if not sasl.is_clean_login(login):
+        if not sasl.is_clean_login(self._login):
             return self._unclean()
-        message = sasl.write_plain(login)
+        message = sasl.write_plain(self._login)
         command = b"%b AUTHENTICATE PLAIN" % self._new_tag()
         if b"SASL-IR" in words:
             self._send(b"%b %b\r\n" % (command, message), command + b" ***")
         else:
             self._queue = [message + b"\r\n"]
             self._send(command + b"\r\n")
-        return None
-
-    def _send_id(self, origin: Origin) -> None:
-        """Say who the client is, in the same packet as the login (Dovecot's fields of RFC 2971)."""
-        self._id_tag = self._new_tag()
-        (client, port), (reached, at) = origin.client, origin.reached
-        fields = (
-            f'"x-originating-ip" "{client}" "x-originating-port" "{port}" '
-            f'"x-connected-ip" "{reached}" "x-connected-port" "{at}" '
-            f'"x-proxy-ttl" "{origin.hops}" "x-session-id" "{origin.session}"'
-        )
-        self._send(b"%b ID (%b)\r\n" % (self._id_tag, fields.encode()))
-
-    def _send_login(self, capability: bytes) -> Outcome | None:
-        command = b"%b LOGIN" % self._new_tag()
-        user, password = self._login.authentication_id, self._login.password
-        if _QUOTABLE.fullmatch(user) and _QUOTABLE.fullmatch(password):
-            self._send(
-                b"%b %b %b\r\n" % (command, _quote(user), _quote(password)), command + b" ***"
-            )
-            return None
-        if not sasl.is_clean_login(self._login):
-            return self._unclean()
-        words = capability.split()
-        longest = max(len(user), len(password))
-        if b"LITERAL+" in words or (b"LITERAL-" in words and longest <= 4096):
-            text = b"%b {%d+}\r\n%b {%d+}\r\n%b\r\n"
-            self._send(
-                text % (command, len(user), user, len(password), password), command + b" ***"
-            )
-            return None
-        self._queue = [b"%b {%d}\r\n" % (user, len(password)), password + b"\r\n"]
-        self._send(b"%b {%d}\r\n" % (command, len(user)))
         return None
 
     def _unclean(self) -> Refused:
@@ -277,7 +262,7 @@ class Back(HeldBack):
             raise WireError("the server asks for more than there is to say")
         self._send(self._queue.pop(0), b"***")
 
-    def _starttls(self, status: bytes, text: bytes) -> Outcome:
+    def _starttls(self, status: bytes) -> Outcome:
         if status != b"OK":
             return Refused(Reason.NEGOTIATION, detail="the server refuses STARTTLS")
         self._refuse_early()
@@ -292,11 +277,13 @@ class Back(HeldBack):
         if status == b"OK":
             if self._queue:
                 raise WireError("the server accepts a login that it has not read")
-            rest = self._learn(text)
-            passed = self._passed
-            if self._capability is not None:
-                passed += b"* CAPABILITY %b\r\n" % self._capability
-            return Accepted(passed, rest)
+            passed, capability = self._passed, self._capability
+            code = _CAPABILITY_CODE.match(text)
+            if code is not None:
+                capability, text = code[1] or b"", text[code.end() :]
+            if capability is not None:
+                passed = b"%b* CAPABILITY %b\r\n" % (passed, capability)
+            return Accepted(passed, text)
         code = _CODE.match(text)
         temporary = code is not None and code[1].upper() in _NOT_NOW
         reason = Reason.TEMPORARY if temporary else Reason.REFUSED

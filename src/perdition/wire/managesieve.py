@@ -26,7 +26,7 @@ from perdition.protocols import TlsUse
 from perdition.wire import sasl
 from perdition.wire.base import Accepted, Event, FrontTerms, Quit, Reason, Refused, StartTls
 from perdition.wire.held import HeldFront
-from perdition.wire.managesieve_back import Back, string
+from perdition.wire.managesieve_back import Back, string, unescaped
 
 __all__ = ["Back", "Front"]
 
@@ -34,7 +34,6 @@ _NAME = re.compile(rb'"([^"]*)"')  # at the head of a capability line
 _ARGUMENT = re.compile(
     rb' (?:"((?:[^"\\\r\n\0]|\\["\\])*)"|([^\x00-\x20\x7f"({\\][^\x00-\x20\x7f"]*))'
 )
-_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _LITERAL = re.compile(rb"(?:^| )\{(\d{1,12})\+?\}$")
 _LITERAL_LENGTH = 18  # bytes of the longest announcement of a literal, line end included
 
@@ -352,6 +351,6 @@ def _arguments(parts: list[bytes]) -> _Arguments | None:
             if quoted is None:
                 values.append((False, word))
             else:
-                values.append((True, _ESCAPED.sub(rb"\1", quoted)))
+                values.append((True, unescaped(quoted)))
             at = match.end()
     return values

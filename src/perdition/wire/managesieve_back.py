@@ -55,11 +55,16 @@ def string(value: bytes, *, plus: bytes = b"") -> bytes:
     return b'"%b"' % value
 
 
+def unescaped(quoted: bytes) -> bytes:
+    """What stands between the quotes of a string, as it is meant."""
+    return _ESCAPED.sub(rb"\1", quoted) if b"\\" in quoted else quoted
+
+
 class Back(HeldBack):
     """Our half of the talk with a ManageSieve server; see `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_awaited", "_bye", "_capability", "_line_start", "_passed", "_said", "_told",
+        "_awaited", "_bye", "_capability", "_heard", "_passed", "_said", "_told",
     )  # fmt: skip
 
     def __init__(
@@ -67,8 +72,8 @@ class Back(HeldBack):
     ) -> None:
         super().__init__(login, terms, secure, origin)
         self._awaited = _GREETING
+        self._heard = False  # the server has said a whole line
         self._bye = False  # the server has said that it ends the connection
-        self._line_start = 0  # where to look for the line's end: behind its literals
         self._capability: dict[bytes, bytes] = {}  # name in upper case -> value
         self._passed = b""
         self._said = 0  # bytes of lines ahead of the reply that is awaited
@@ -92,31 +97,17 @@ class Back(HeldBack):
         return Refused(reason)
 
     def goodbye(self) -> bytes:
-        return b"" if self._bye or not self._heard else b"LOGOUT\r\n"
+        if self._bye or not (self._heard or self._buffer):
+            return b""
+        return b"LOGOUT\r\n"
 
     # -- lines ------------------------------------------------------------------------------
 
-    def _next_line(self) -> bytes | None:
-        """Take a whole response off the buffer, literals included; None when there is none yet."""
-        buffer, limit = self._buffer, self.terms.line_limit
-        while True:
-            end = buffer.find(b"\n", self._line_start) + 1
-            if (end or len(buffer) + 1) > limit:
-                raise WireError("a line of the server is too long")
-            if not end:
-                return None
-            literal = None
-            if buffer[end - 3 : end - 1] == b"}\r" or buffer[end - 2 : end - 1] == b"}":
-                literal = _LITERAL.search(buffer[self._line_start : end])
-            if literal is None:
-                self._line_start = 0
-                self._buffer = buffer[end:]
-                return buffer[:end]
-            self._line_start = end + int(literal[1])
-            if self._line_start > limit:
-                raise WireError("a literal of the server is too long")
+    def _literal(self, end: int) -> re.Match[bytes] | None:
+        return _LITERAL.search(self._buffer[self._line_start : end])
 
     def _line(self, line: bytes) -> Outcome | None:
+        self._heard = True
         bare = line[: -2 if line.endswith(b"\r\n") else -1]
         if line.startswith((b'"', b"{")):
             self._strings(line, _tokens(bare))
@@ -125,19 +116,19 @@ class Back(HeldBack):
         if match is None:
             raise WireError("the server says neither a capability nor OK, NO or BYE")
         status = match[1].upper()
-        code, text = _reply(bare[match.end() :])
         self._bye = status == b"BYE"
         self._said = 0
         if self._told and not self._bye:
             self._told = False  # whatever the server thinks of it
             return None
         if self._awaited == _VERDICT:
-            return self._verdict(status, code, text)
+            return self._verdict(status, *_reply(bare[match.end() :]))
         if self._awaited == _STARTTLS:
             return self._starttls(status)
         if self._awaited == _GREETING and self.terms.ready in line:
             return Refused(Reason.NEGOTIATION, detail="the server is this proxy itself")
         if status != b"OK":
+            code, text = _reply(bare[match.end() :])
             not_now = status == b"BYE" or code == b"TRYLATER"
             reason = Reason.TEMPORARY if not_now else Reason.NEGOTIATION
             if text and not code:  # nobody's password is at fault
@@ -219,7 +210,7 @@ def _tokens(response: bytes) -> list[bytes] | None:
             tokens.append(b'"' + response[at : at + int(size)])
             at += int(size)
         else:
-            tokens.append(word or b'"' + _ESCAPED.sub(rb"\1", quoted))
+            tokens.append(word or b'"' + unescaped(quoted))
     return tokens
 
 

@@ -125,27 +125,26 @@ class Front(HeldFront):
 
         A line counts as too long at the same byte whether its end is there already or not.
         """
+        limit = self.terms.line_limit
         while True:
-            end = self._buffer.find(b"\n") + 1
+            line, end, rest = self._buffer.partition(b"\n")
             if self._skip:
-                self._skipped += end or len(self._buffer)
-                self._buffer = self._buffer[end:] if end else b""
+                self._skipped += len(line + end)
+                self._buffer = rest
                 self._skip = not end
                 if self._skipped > _SKIPPED:
                     return self._end("Too much input refused")
                 if not end:
                     return None
                 continue
-            if (end or len(self._buffer) + 1) > self.terms.line_limit:
+            if len(line) >= limit:
                 self._skip = True
                 event: Event | None = self._bad_command(b"Line too long")
             elif not end:
                 return None
             else:
-                at = end - 2 if self._buffer[end - 2 : end] == b"\r\n" else end - 1
-                line = self._buffer[:at]
-                self._buffer = self._buffer[end:]
-                event = self._line(line)
+                self._buffer = rest
+                event = self._line(line.removesuffix(b"\r"))
             if event is not None:
                 return event
 

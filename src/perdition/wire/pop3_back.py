@@ -43,6 +43,8 @@ _CODE = re.compile(rb"\[([^\]/]*)(?:/[^\]]*)?\]")  # codes are hierarchical (RFC
 _NOT_NOW = frozenset((b"IN-USE", b"LOGIN-DELAY", b"SYS"))
 _COMMAND_LIMIT = 255  # bytes of a command, CRLF included (RFC 2449, 4)
 
+_UPGRADES = (TlsUse.TLS, TlsUse.TLS_FORCE)
+
 # What is awaited; from _USER on the server has all it needs to start the login.
 _GREETING, _CAPA, _LIST, _STLS, _USER, _PASS, _AUTH = range(7)
 
@@ -51,8 +53,7 @@ class Back(HeldBack):
     """Our half of the talk with a POP3 server; see `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_ahead", "_awaited", "_capability", "_listed", "_refusal", "_response",
-        "_told",
+        "_ahead", "_awaited", "_capability", "_heard", "_listed", "_refusal", "_response", "_told",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,7 @@ class Back(HeldBack):
     ) -> None:
         super().__init__(login, terms, secure, origin)
         self._awaited = _GREETING
+        self._heard = False  # the server has said a whole line
         self._capability: dict[bytes, list[bytes]] | None = None  # None: not known
         self._refusal: Refused | None = None  # of USER: PASS was never heard
         self._listed = 0  # bytes of the list that answers CAPA
@@ -85,22 +87,12 @@ class Back(HeldBack):
         return Refused(reason)  # the session knows how: closed, reset, a certificate refused
 
     def goodbye(self) -> bytes:
-        return b"QUIT\r\n" if self._heard else b""
+        return b"QUIT\r\n" if self._heard or self._buffer else b""
 
     # -- lines ------------------------------------------------------------------------------
 
-    def _next_line(self) -> bytes | None:
-        """Take a line off the buffer; None when there is no whole one yet."""
-        end = self._buffer.find(b"\n") + 1
-        if (end or len(self._buffer) + 1) > self.terms.line_limit:
-            raise WireError("a line of the server is too long")
-        if not end:
-            return None
-        line = self._buffer[:end]
-        self._buffer = self._buffer[end:]
-        return line
-
     def _line(self, line: bytes) -> Outcome | None:
+        self._heard = True
         bare = line[: -2 if line.endswith(b"\r\n") else -1]
         if self._awaited == _LIST:
             return self._entry(bare, len(line))
@@ -179,7 +171,7 @@ class Back(HeldBack):
         login, known = self._login, self._capability
         if not sasl.is_clean_login(login):  # one would be a command of its own
             return Refused(Reason.NO_MECHANISM, detail=sasl.UNCLEAN)
-        wants_tls = self.terms.tls in (TlsUse.TLS, TlsUse.TLS_FORCE) and not self._secure
+        wants_tls = self.terms.tls in _UPGRADES and not self._secure
         wants_auth = bool(login.authorisation_id) or b" " in login.authentication_id
         if known is None and (wants_tls or wants_auth):
             self._ask_capa()
