@@ -68,6 +68,11 @@ class TlsSocket(socket.SocketType):
         self.tls.shutdown()
 
     def close(self) -> None:
-        """Hang up, without a farewell."""
-        self.tls = None
+        """Say farewell, if TLS is up and the socket takes it, and hang up; may be called twice."""
+        tls, self.tls = self.tls, None
+        if tls is not None:
+            try:
+                tls.shutdown()
+            except (OSError, ValueError):
+                pass  # gone already, not there yet, or the peer has not said farewell
         super().close()

@@ -352,14 +352,10 @@ class Relay:
         if self.closed:
             return
         self.closed = True
-        for flow in (self.up, self.down):
-            self.means.poller.forget(flow.fd)
-        for flow in (self.up, self.down):
-            if isinstance(flow.source, TlsSocket):
-                try:
-                    flow.source.unwrap()
-                except (OSError, ValueError):
-                    pass  # gone already, or does not answer
-            flow.source.close()
+        up, down, poller = self.up, self.down, self.means.poller
+        poller.forget(up.fd)
+        poller.forget(down.fd)
+        up.source.close()
+        down.source.close()
         self.owner.relay_ended(self, why)
-        del self.up.relay, self.down.relay  # no cycle is left to the garbage collector
+        del up.relay, down.relay  # no cycle is left to the garbage collector

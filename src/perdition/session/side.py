@@ -46,7 +46,7 @@ class Side(Generic[G]):
     """A peer before the relay; `sock` is the plain or the TLS socket."""
 
     __slots__ = (
-        "_handshaking", "backlog", "ended", "fd", "grammar", "on_event", "on_lost", "poller",
+        "backlog", "ended", "fd", "grammar", "on_event", "on_lost", "poller",
         "reading", "sock",
     )  # fmt: skip
 
@@ -66,7 +66,6 @@ class Side(Generic[G]):
         self.backlog = b""  # what the socket did not take yet
         self.ended = False  # the peer has said that it sends no more
         self.reading = False
-        self._handshaking = False
 
     @property
     def secure(self) -> bool:
@@ -200,7 +199,6 @@ class Side(Generic[G]):
             if self.sock.send(early) < len(early):
                 raise PeerGone("does not read what comes ahead of TLS")
         self.sock = TlsSocket(self.sock, context, server_name, server=server)
-        self._handshaking = True
         if server:
             self.poller.add_reader(self.fd, self._shake)
             self.reading = True
@@ -224,7 +222,6 @@ class Side(Generic[G]):
         except (OSError, ValueError) as error:
             self._lose(gone(error))
             return
-        self._handshaking = False
         self.poller.remove_writer(self.fd)
         self.poller.add_reader(self.fd, self._readable)
         self.reading = True
@@ -248,19 +245,23 @@ class Side(Generic[G]):
             return
         self.poller.forget(self.fd)
         self.fd = -1
-        if isinstance(self.sock, TlsSocket) and not self._handshaking:
-            try:
-                self.sock.unwrap()
-            except (OSError, ValueError):
-                pass  # the peer need not answer a close_notify
         if drain and not self.ended:
-            try:
-                socket.SocketType.shutdown(self.sock, socket.SHUT_WR)
-                socket.SocketType.recv(self.sock, drain)
-            except (OSError, ValueError):
-                pass  # nothing there
+            self._drain(drain)
         self.sock.close()
         self.grammar = None
+
+    def _drain(self, size: int) -> None:
+        sock = self.sock
+        try:
+            if isinstance(sock, TlsSocket):
+                sock.unwrap()
+        except (OSError, ValueError):
+            pass  # the peer need not answer a close_notify
+        try:
+            socket.SocketType.shutdown(sock, socket.SHUT_WR)
+            socket.SocketType.recv(sock, size)
+        except OSError:
+            pass  # nothing there
 
 
 # What connect(2) says of a server that is not there.
