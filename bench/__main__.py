@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import lookups, recorded, report
+from bench import lookups, opcodes, recorded, report
 from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
@@ -162,7 +162,8 @@ def _show(bench: Bench, seconds: float, sizes: Sizes, folder: Path) -> None:
     results = bench.results
     _progress("")
     shown = (
-        report.costs, report.targets, report.lookups, report.clients, report.notes,
+        report.costs, report.targets, report.lookups, report.instructions, report.clients,
+        report.notes,
     )  # fmt: skip
     for text in (show(results) for show in shown):
         if text:
@@ -189,8 +190,10 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             bench.put_up()
             bench.play()
-            if not (arguments.quick or arguments.only or arguments.peers):
-                _look_up(bench.results)
+            if not (arguments.only or arguments.peers):
+                bench.results.instructions = opcodes.by_file()
+                if not arguments.quick:
+                    _look_up(bench.results)
             if arguments.check:
                 code = recorded.check(bench.results, bench.again)
         except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from bench.report import number
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, RUN = DOCS / "performance.md", DOCS / "performance.json"
 _BEGIN, _END = "<!-- {} -->\n", "<!-- end of {} -->\n"
+_FILES = 14  # that take the most of a login
 _LOGINS = {
     "login-plain": "plain",
     "login-tls": "TLS, full, P-256",
@@ -83,6 +84,24 @@ def _kernel(run: dict[str, Any]) -> str:
     return _table(table)
 
 
+def _instructions(run: dict[str, Any]) -> str:
+    """What a login makes the interpreter do, file by file."""
+    kinds = run["instructions"]
+    found: dict[str, dict[str, float]] = {}
+    for kind, files in kinds.items():
+        for file, times in files.items():
+            found.setdefault(file, {})[kind] = times
+    table = [["file", *kinds]]
+    shown = sorted(found.items(), key=lambda each: -each[1].get("plain", 0.0))
+    most, rest = shown[:_FILES], shown[_FILES:]
+    for file, each in most:
+        table.append([f"`{file}`", *(f"{each.get(kind, 0.0):.0f}" for kind in kinds)])
+    others = (sum(each.get(kind, 0.0) for _, each in rest) for kind in kinds)
+    table.append([f"{len(rest)} others", *(f"{times:.0f}" for times in others)])
+    table.append(["all", *(f"{sum(files.values()):.0f}" for files in kinds.values())])
+    return _table(table)
+
+
 def _conditions(run: dict[str, Any]) -> str:
     host, conditions = run["host"], run["conditions"]
     return (
@@ -122,6 +141,7 @@ def render(run: dict[str, Any], page: str) -> dict[str, str]:
         "targets": _targets(run),
         "medians": _medians(run),
         "kernel": _kernel(run),
+        "instructions": _instructions(run),
     }
     for name, text in parts.items():
         before, _, rest = page.partition(_BEGIN.format(name))

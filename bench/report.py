@@ -51,6 +51,8 @@ class Results:
     absent: dict[str, str] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     lookups: dict[str, float] = field(default_factory=dict)  # µs by kind of map
+    # of the interpreter for a login, by kind and file
+    instructions: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, row: str, peer: str, turn: int, sample: Sample) -> None:
         """Keeps the sample of one round."""
@@ -154,6 +156,13 @@ def lookups(results: Results) -> str:
     return _columns(lines) if len(lines) > 1 else ""
 
 
+def instructions(results: Results) -> str:
+    """Says in a line what a login makes the interpreter do."""
+    sums = (f"{sum(each.values()):.0f} {kind}" for kind, each in results.instructions.items())
+    said = ", ".join(sums)
+    return f"instructions of the interpreter a login: {said}" if said else ""
+
+
 def clients(results: Results) -> str:
     """Draws the table beside it: what the clients saw."""
     lines = [["seen by the clients", *results.peers]]
@@ -225,6 +234,7 @@ def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
             kind: {"us": figure, "target": LOOKUPS[kind]}
             for kind, figure in results.lookups.items()
         },
+        "instructions": results.instructions,
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{now:%Y%m%dT%H%M%S}.json"

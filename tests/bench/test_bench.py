@@ -132,6 +132,35 @@ def test_a_row_that_has_grown_is_measured_again_before_it_fails(
     assert recorded.check(results, slow_only_once, path) == 1
 
 
+def test_instructions_that_have_grown_fail_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recorded.json"
+    results = _results(100, 100)
+    results.instructions = {"plain": {"session/login.py": 600.0, "log.py": 400.0}}
+    recorded.record(results, path)
+    assert json.loads(path.read_text())["instructions-plain"] == 1000
+    assert recorded.check(results, lambda rows: None, path) == 0
+    results.instructions = {"plain": {"session/login.py": 700.0, "log.py": 401.0}}
+    assert recorded.check(results, lambda rows: None, path) == 1
+    assert "instructions-plain: 1101" in capsys.readouterr().out
+
+
+def test_what_a_login_makes_the_interpreter_do_is_the_same_each_time(command: list[str]) -> None:
+    def count() -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.opcodes", "--lines=400"],
+            cwd=ROOT, capture_output=True, text=True, check=False, timeout=18,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    first, second = count(), count()
+    totals = [float(each.split()[0]) for each in (first, second)]
+    assert 1000 < totals[0] == pytest.approx(totals[1], rel=0.02)
+    assert "Session._hand_over" in first
+
+
 def test_the_page_shows_the_run_that_it_names() -> None:
     for name, text in page.render(json.loads(page.RUN.read_text()), page.PAGE.read_text()).items():
         assert (page.DOCS / name).read_text() == text, f"python -m bench.page renders {name}"
