@@ -71,7 +71,7 @@ class Worker:
         self.refused = 0
         self.draining = False
         self.loop, self._loop_warning = new_loop()
-        self.sweep = Sweep(self.loop, self.log.flush)
+        self.sweep = Sweep(self.loop, self._each_second)
         self.poller = Poller(self.loop, failed=self._failed, after=self.log.flush)
         self.service: Service | None = None
         self.answers: Answers | None = None
@@ -105,6 +105,11 @@ class Worker:
         self.loop.run_forever()
         self.log.flush()
         return 0
+
+    def _each_second(self) -> None:
+        self.log.flush()
+        if self.service is not None and self.service.arrivals is not None:
+            self.service.arrivals.look_again()
 
     # -- clients ----------------------------------------------------------------------------
 
