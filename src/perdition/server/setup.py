@@ -217,7 +217,7 @@ def make_service(
         back_terms=_back_terms(config, mark),
         trail_terms=TrailTerms(
             config.protocol, config.outgoing_port, config.log_passwd, config.connect_relog,
-            inetd_pid,
+            f" inetd_pid={inetd_pid}" if inetd_pid else "",
         ),
         arrivals=arrivals,
         penalties=penalties,
