@@ -69,6 +69,8 @@ class Worker:
         self.log = orders.log
         self.sessions: set[Session] = set()
         self.refused = 0
+        # Made once: a method of its own would be with each session as long as it lasts.
+        self._when_ended = self._ended
         self.draining = False
         self.loop, self._loop_warning = new_loop()
         self.sweep = Sweep(self.loop, self._each_second)
@@ -168,7 +170,7 @@ class Worker:
         assert self.service is not None
         limit = self.orders.limit
         if limit.enter():
-            session = Session(self.service, sock, peer, reached, self._ended)
+            session = Session(self.service, sock, peer, reached, self._when_ended)
         elif self.refused < REFUSALS:
             self.refused += 1
             session = Session(

@@ -360,8 +360,8 @@ class Session(Attempts):
         if service.timeouts.idle:
             service.sweep.by(self, now + service.timeouts.idle)
         if service.trail_terms.connect_relog:
-            self.trail.relog_at = now + service.trail_terms.connect_relog
-            service.sweep.by(self, self.trail.relog_at)
+            self.trail.said_at = now
+            service.sweep.by(self, now + service.trail_terms.connect_relog)
         relay.down.start(to_client, client_backlog)
         if not relay.closed:
             relay.up.start(to_server, server_backlog)

@@ -51,7 +51,7 @@ class Trail:
 
     __slots__ = (
         "_client_secure", "_other", "_outcome", "_user", "authentication_id", "authorisation_id",
-        "client", "ft", "log", "reached", "relog_at", "session", "terms",
+        "client", "ft", "log", "reached", "said_at", "session", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -62,7 +62,7 @@ class Trail:
         self.between(client, reached)
         self.authentication_id = self.authorisation_id = ""
         self.session = ""  # what servers are told to call it
-        self.relog_at = 0  # sweep's second of the next Auth line; 0: none
+        self.said_at = 0  # sweep's second of the last Auth line, if it is to be said again
 
     def between(self, client: Address | None, reached: Address | None) -> None:
         """The connection is from `client` to `reached`, wherever the socket may come from."""
@@ -157,10 +157,15 @@ class Trail:
             return f' passwd="{_quoted(text_of(login.password))}"'
         return ""
 
+    @property
+    def relog_at(self) -> int:
+        """The sweep's second of the next Auth line; 0: none."""
+        return self.said_at and self.said_at + self.terms.connect_relog
+
     def relog(self, now: int) -> None:
         """Say the Auth line of a session that lasts again."""
         self.log.notice(self._auth(), self._fields("relog"))
-        self.relog_at = now + self.terms.connect_relog
+        self.said_at = now
 
     def closed(self, received: int, sent: int, why: str = "") -> None:
         """A session with a login ended; the counts are bytes after the login."""
