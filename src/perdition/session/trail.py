@@ -142,6 +142,8 @@ class Trail:
             self.client = self.reached = None
             if not log.as_json:
                 self.session = ""
+        if failure is not None or not self.terms.connect_relog:
+            self._outcome = ""  # never said again, and there may be a password in it
 
     def _auth(self) -> str:
         return (
@@ -214,7 +216,7 @@ def _status(failure: Reason | None) -> str:
     return "ok" if failure is None else f"failed: {failure.value}"
 
 
-@lru_cache(maxsize=256)  # few are different: the sessions share them
+@lru_cache(maxsize=1024)  # few are different: the sessions share them
 def _outcome(terms: TrailTerms, server: str, server_secure: str, failure: Reason | None) -> str:
     """How the Auth line ends; a password is never in here."""
     server = server or f"(null):{terms.outgoing_port}"
