@@ -234,7 +234,7 @@ def make_service(
         authenticator=_make_asking(config, inherited.helpers, loop),
         resolver=Resolver(loop),
         health=Health(config.server_retry, _share(config.server_connection_limit, config)),
-        source=Sources(config.outgoing_address),
+        sources=Sources(config.outgoing_address) if config.outgoing_address else None,
         timeouts=_timeouts(config),
         keepalive=config.tcp_keepalive,
         log_dialogue=config.connection_logging and config.debug,

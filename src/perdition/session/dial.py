@@ -139,7 +139,7 @@ class Rotation:
 
 
 class Sources:
-    """The addresses that connections to servers come from, in turn; none: the kernel chooses."""
+    """The addresses that connections to servers come from, in turn."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self._of: dict[int, tuple[str, ...]] = {
@@ -148,9 +148,9 @@ class Sources:
         }
         self._turn = 0
 
-    def __call__(self, address: SockAddress) -> str:
-        """Return the one for a connection to `address`; empty: none."""
-        choice = self._of.get(address[0])
+    def turn(self, family: int) -> str:
+        """Return the next one of that family; empty: none, the kernel chooses."""
+        choice = self._of.get(family)
         if not choice:
             return ""
         self._turn += 1
@@ -158,9 +158,9 @@ class Sources:
 
 
 def connect(
-    address: SockAddress, source: str = "", *, keepalive: bool = False
+    address: SockAddress, sources: Sources | None = None, *, keepalive: bool = False
 ) -> socket.SocketType:
-    """Start a connection, from `source` if given, and return its socket; reading tells how it went.
+    """Start a connection, from one of `sources`, and return its socket; reading tells how it went.
 
     Raises OSError when it can't even be started.
     """
@@ -170,7 +170,7 @@ def connect(
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if keepalive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if source:
+        if sources is not None and (source := sources.turn(family)):
             # The port is chosen at the connect: as many connections as each pair of ends has ports.
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
