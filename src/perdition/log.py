@@ -1,7 +1,7 @@
 """Where log lines go: syslog, a file, stdout or stderr; plain text or JSON.
 
 Nothing here blocks: a worker's lines are written behind each batch of events, what the target does
-not take waits in a bounded backlog, and what does not fit there is dropped and counted.
+not take then waits in a bounded backlog, and what does not fit there is dropped and counted.
 Invariant: one call, one line; control characters in a text are escaped, so that no peer can forge
 a line.
 """
@@ -14,10 +14,10 @@ import os
 import socket
 import stat
 import sys
-import time
 from collections import deque
 from collections.abc import Mapping
 from itertools import islice
+from time import gmtime, localtime, strftime, time
 from typing import Protocol
 
 from perdition.errors import StartError
@@ -41,12 +41,19 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
+def _bytes_of(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
 class Target(Protocol):
     """Something that takes whole lines."""
 
     rest: bytes  # of what it has taken and could not send yet
 
-    def take(self, lines: deque[tuple[int, bytes]]) -> None:
+    def mark(self, priority: int) -> str:
+        """What a line of that priority begins with, ahead of its time."""
+
+    def take(self, lines: deque[str]) -> None:
         """Send lines, taking those that are sent off the left; never block."""
 
     def fileno(self) -> int:
@@ -65,14 +72,17 @@ class SyslogTarget:
         self.facility = FACILITIES[facility] << 3
         self.socket: socket.socket | None = None
 
-    def take(self, lines: deque[tuple[int, bytes]]) -> None:
+    def mark(self, priority: int) -> str:
+        """Facility and priority."""
+        return f"<{self.facility | priority}>"
+
+    def take(self, lines: deque[str]) -> None:
         """Send a datagram a line; a missing or restarted syslog daemon is tried at each call."""
         try:
             if self.socket is None:
                 self.socket = self._connect()
             while lines:
-                priority, line = lines[0]
-                self.socket.send(b"<%d>%b" % (self.facility | priority, line))
+                self.socket.send(_bytes_of(lines[0]))
                 lines.popleft()
         except BlockingIOError:
             pass  # it is slow: later
@@ -108,13 +118,20 @@ class DescriptorTarget:
         self.stream = stat.S_ISSOCK(os.fstat(fd).st_mode)
         self.socket = socket.socket(fileno=os.dup(fd)) if self.stream else None
 
-    def take(self, lines: deque[tuple[int, bytes]]) -> None:
+    def mark(self, priority: int) -> str:
+        """Nothing: whoever reads the lines sees no priorities."""
+        return ""
+
+    def take(self, lines: deque[str]) -> None:
         """Write the lines at once; of one that went out in part the rest goes first."""
         while self.rest or lines:
             if not self.rest:
-                self.rest = b"".join(line + b"\n" for _, line in islice(lines, _AT_ONCE))
-                for _ in range(min(_AT_ONCE, len(lines))):
-                    lines.popleft()
+                self.rest = _bytes_of("\n".join(islice(lines, _AT_ONCE)) + "\n")
+                if len(lines) > _AT_ONCE:
+                    for _ in range(_AT_ONCE):
+                        lines.popleft()
+                else:
+                    lines.clear()
             try:
                 self.rest = self.rest[self._send(self.rest) :]
             except BlockingIOError:
@@ -193,9 +210,8 @@ class Log:
         self.as_json = as_json
         self.lost = 0
         self.batching = False  # whether somebody calls `flush` behind each batch of lines
-        self._backlog: deque[tuple[int, bytes]] = deque()
-        self._second = 0
-        self._stamp = ""
+        self._lines: deque[str] = deque()  # that the target has not taken
+        self._heads: dict[int, str] = {}  # of the lines of this second, by priority
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -227,13 +243,15 @@ class Log:
         if self.debugging:
             self.write(DEBUG, text, fields)
 
-    def write(self, priority: int, text: str, fields: Mapping[str, object] | None) -> None:
+    def write(self, priority: int, text: str, fields: Mapping[str, object] | None = None) -> None:
         """Write one line of `priority`, whatever the level."""
-        line = self._json(priority, text, fields) if self.as_json else self._plain(text)
-        if len(self._backlog) < BACKLOG_LINES:
-            self._backlog.append((priority, line))
-        else:
-            self.lost += 1
+        if self.as_json:
+            text = self._json(priority, text, fields)
+        elif not text.isprintable():
+            text = text.translate(ESCAPES)
+        if int(time()) != self._second:
+            self._begin_second()
+        self._lines.append(self._heads[priority] + text)
         if not self.batching:
             self.flush()
 
@@ -249,26 +267,28 @@ class Log:
 
     def flush(self) -> None:
         """Offer the backlog to the target: each line, or each batch and each second."""
-        if self._backlog or self.target.rest:
-            self.target.take(self._backlog)
-            if self.lost and not self._backlog:
+        lines = self._lines
+        if lines or self.target.rest:
+            self.target.take(lines)
+            while len(lines) > BACKLOG_LINES:
+                lines.pop()
+                self.lost += 1
+            if self.lost and not lines:
                 lost, self.lost = self.lost, 0
                 self.err(f"{lost} log lines lost: the log target did not take them")
 
-    def _plain(self, text: str) -> bytes:
-        now = int(time.time())
-        if now != self._second:
-            self._second = now
-            self._stamp = time.strftime("%b %d %H:%M:%S", time.localtime(now)) + self._tag
-        if not text.isprintable():
-            text = text.translate(ESCAPES)
-        return (self._stamp + text).encode("utf-8", "backslashreplace")
+    def _begin_second(self) -> None:
+        self._second = int(time())
+        head = strftime("%b %d %H:%M:%S", localtime(self._second)) + self._tag
+        for priority in PRIORITY_NAMES:
+            mark = self.target.mark(priority)
+            # An object of JSON says all that itself, but syslog wants its header.
+            self._heads[priority] = "" if self.as_json and not mark else mark + head
 
-    def _json(self, priority: int, text: str, fields: Mapping[str, object] | None) -> bytes:
-        now = time.time()
+    def _json(self, priority: int, text: str, fields: Mapping[str, object] | None) -> str:
+        now = time()
         record: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-            + f".{int(now % 1 * 1000):03}Z",
+            "time": strftime("%Y-%m-%dT%H:%M:%S", gmtime(now)) + f".{int(now % 1 * 1000):03}Z",
             "level": PRIORITY_NAMES[priority],
             "ident": self.ident,
             "pid": os.getpid(),
@@ -276,10 +296,7 @@ class Log:
         }
         if fields:
             record.update(fields)
-        line = json.dumps(record, ensure_ascii=True)
-        if isinstance(self.target, SyslogTarget):
-            return self._plain("") + line.encode("ascii")  # syslog wants its own header
-        return line.encode("ascii")
+        return json.dumps(record, ensure_ascii=True)
 
 
 def stderr_line(text: str) -> None:

@@ -37,6 +37,14 @@ class Family(NamedTuple):
         return len(self.bounds) + 2 if self.bounds else 1
 
 
+class Times(NamedTuple):
+    """Where a series of a histogram has its cells, for `Meter.took`."""
+
+    bounds: tuple[float, ...]
+    first: int
+    sum: int
+
+
 FAMILIES: list[Family] = []
 
 
@@ -51,6 +59,12 @@ def _family(
     return family
 
 
+def _times(family: Family, number: int = 0) -> Times:
+    """Where the histogram's series of that number has its cells."""
+    first = family.first + number * family.stride
+    return Times(family.bounds, first, first + family.stride - 1)
+
+
 _LOGINS = _family(
     "perdition_logins", "Logins by outcome.", "result reason",
     [("ok", "accepted"), *(("failed", reason.name.lower()) for reason in Reason),
@@ -62,15 +76,16 @@ LOGIN = {
 LOGIN_CLIENT_GONE = _LOGINS.first + len(LOGIN)
 LOGIN_TIMED_OUT = LOGIN_CLIENT_GONE + 1
 
-LOGIN_SECONDS = _family(
+_LOGIN_SECONDS = _family(
     "perdition_login_seconds", "Time from a client's credentials to the verdict.", "result",
     [("ok",), ("failed",)],
     bounds=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0),
 )  # fmt: skip
-LOOKUP_SECONDS = _family(
+ACCEPTED_SECONDS, FAILED_SECONDS = _times(_LOGIN_SECONDS, 0), _times(_LOGIN_SECONDS, 1)
+LOOKUP_SECONDS = _times(_family(
     "perdition_lookup_seconds", "Time of look-ups in the popmap.",
     bounds=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0),
-)  # fmt: skip
+))  # fmt: skip
 
 _LOOKUPS = _family(
     "perdition_lookups", "Look-ups in the popmap by outcome.", "result",
@@ -131,17 +146,17 @@ class Meter:
         """One more."""
         self.cells[cell] += 1
 
-    def took(self, family: Family, seconds: float, series: int = 0) -> None:
+    def took(self, times: Times, seconds: float) -> None:
         """Something took so long."""
         cells = self.cells
-        first = family.first + series * (len(family.bounds) + 2)
-        cells[first + bisect_left(family.bounds, seconds)] += 1
-        cells[first + len(family.bounds) + 1] += int(seconds * 1e6)
+        bounds, first, total = times
+        cells[first + bisect_left(bounds, seconds)] += 1
+        cells[total] += int(seconds * 1e6)
 
     def login(self, failure: Reason | None, seconds: float) -> None:
         """A login was decided; `failure` None: it was accepted."""
         self.cells[LOGIN[failure]] += 1
-        self.took(LOGIN_SECONDS, seconds, failure is not None)
+        self.took(ACCEPTED_SECONDS if failure is None else FAILED_SECONDS, seconds)
 
     def secured(self, first: int, sock: TlsSocket) -> None:
         """A handshake with TLS_CLIENT or TLS_SERVER is through."""

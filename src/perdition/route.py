@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ class Server(NamedTuple):
     host: str
     port: str = ""
 
+    @lru_cache(maxsize=1024)  # a worker writes the same few in each line  # noqa: B019
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port else host

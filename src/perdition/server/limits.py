@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from functools import partial
 
 from perdition.config import Config
 from perdition.server.counters import Counters
@@ -16,44 +15,27 @@ class ConnectionLimit:
     def __init__(self, counters: Counters, column: int, limit: int) -> None:
         self.limit = limit
         self._counters = counters
-        self._column = column
-        self._sessions = counters.row("sessions")
-        self._connections = counters.row("connections")
-        self._refused = counters.row("refused")
+        # One cell each, this worker's own.
+        self._sessions = counters.row("sessions")[column : column + 1]
+        self._connections = counters.row("connections")[column : column + 1]
+        self._refused = counters.row("refused")[column : column + 1]
 
     def enter(self) -> bool:
         """Count a client in, if there is room for it."""
-        self._connections[self._column] += 1
+        self._connections[0] += 1
         if not self.limit:
-            self._sessions[self._column] += 1
+            self._sessions[0] += 1
             return True
         with self._counters.locked():
             if self._counters.total("sessions") < self.limit:
-                self._sessions[self._column] += 1
+                self._sessions[0] += 1
                 return True
-        self._refused[self._column] += 1
+        self._refused[0] += 1
         return False
 
     def leave(self) -> None:
         """Count out a client that was let in."""
-        self._sessions[self._column] -= 1
-
-
-class _Others:
-    """The arrivals of the other workers, which come and go: looked at anew every second."""
-
-    def __init__(self, counters: Counters, column: int) -> None:
-        self._counters = counters
-        self._column = column
-        self._seen = 0.0
-        self._cells: Sequence[Cells] = ()
-
-    def __call__(self) -> Sequence[Cells]:
-        now = time.monotonic()
-        if now > self._seen + 1:
-            self._seen = now
-            self._cells = self._counters.other_arrivals(self._column)
-        return self._cells
+        self._sessions[0] -= 1
 
 
 def make_arrivals(config: Config, counters: Counters, column: int) -> Arrivals | None:
@@ -61,7 +43,7 @@ def make_arrivals(config: Config, counters: Counters, column: int) -> Arrivals |
     counters.row("alive")[column] = 1
     if not config.address_connection_limit:
         return None
-    others = _Others(counters, column)
+    others = partial(counters.other_arrivals, column)
     return Arrivals(config.address_connection_limit, counters.arrivals(column), others)
 
 

@@ -218,7 +218,7 @@ def make_service(
         back_terms=_back_terms(config, mark),
         trail_terms=TrailTerms(
             config.protocol, config.outgoing_port, config.log_passwd, config.connect_relog,
-            inetd_pid,
+            f" inetd_pid={inetd_pid}" if inetd_pid else "",
         ),
         arrivals=arrivals,
         penalties=penalties,
@@ -235,7 +235,7 @@ def make_service(
         authenticator=_make_asking(config, inherited.helpers, loop),
         resolver=Resolver(loop),
         health=Health(config.server_retry, _share(config.server_connection_limit, config)),
-        source=Sources(config.outgoing_address),
+        sources=Sources(config.outgoing_address) if config.outgoing_address else None,
         timeouts=_timeouts(config),
         keepalive=config.tcp_keepalive,
         log_dialogue=config.connection_logging and config.debug,

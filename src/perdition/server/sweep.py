@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 
 from perdition.session.service import Due
@@ -20,7 +21,7 @@ class Sweep:
         self.loop = loop
         self.now = int(time.monotonic())  # coarse time for all that need no better
         self.each_second = each_second
-        self._slots: dict[int, set[Due]] = {}
+        self._slots: defaultdict[int, set[Due]] = defaultdict(set)
         self._last = self.now
 
     def start(self) -> None:
@@ -29,19 +30,15 @@ class Sweep:
 
     def by(self, thing: Due, second: int) -> None:
         """Ask `thing` at `second`, unless it is asked earlier anyway and can say when again."""
-        last = self._last
-        if second <= last:
-            second = last + 1
         at = thing.slot
         if at:
             if at <= second:
                 return
             self._slots[at].discard(thing)
+        if second <= self._last:
+            second = self._last + 1
         thing.slot = second
-        slot = self._slots.get(second)
-        if slot is None:
-            slot = self._slots[second] = set()
-        slot.add(thing)
+        self._slots[second].add(thing)
 
     def forget(self, thing: Due) -> None:
         """Ask `thing` no more."""

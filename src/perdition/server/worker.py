@@ -60,10 +60,12 @@ class Worker:
         self.log = orders.log
         self.sessions: set[Session] = set()
         self.refused = 0
+        # Made once: a method of its own would be with each session as long as it lasts.
+        self._when_ended = self._ended
         self.draining = False
         self.loop = Loop(failed=self._failed, after=self.log.flush)
         self.poller = self.loop.poller
-        self.sweep = Sweep(self.loop, self.log.flush)
+        self.sweep = Sweep(self.loop, self._each_second)
         self.service: Service | None = None
         self.answers: Answers | None = None
 
@@ -94,6 +96,11 @@ class Worker:
         self.loop.run_forever()
         self.log.flush()
         return 0
+
+    def _each_second(self) -> None:
+        self.log.flush()
+        if self.service is not None and self.service.arrivals is not None:
+            self.service.arrivals.look_again()
 
     # -- clients ----------------------------------------------------------------------------
 
@@ -152,7 +159,7 @@ class Worker:
         assert self.service is not None
         limit = self.orders.limit
         if limit.enter():
-            session = Session(self.service, sock, peer, reached, self._ended)
+            session = Session(self.service, sock, peer, reached, self._when_ended)
         elif self.refused < REFUSALS:
             self.refused += 1
             session = Session(

@@ -47,40 +47,44 @@ class Arrivals:
         """`own` are this worker's cells; `others` gives those of the other workers."""
         self.limit = limit
         self._own = own
-        self._others = others
+        self._mask = len(own) // 2 - 1
+        self._look = others
+        self._others: Sequence[Cells] | None = None
+
+    def look_again(self) -> None:
+        """Other workers come and go: ask for them anew when a client comes; called every second."""
+        self._others = None
 
     @staticmethod
     def key(host: str) -> int:
-        """What `enter` and `leave` take."""
+        """What `enter` takes."""
         return hash(network_of(host)) or 1
 
-    def enter(self, key: int) -> bool:
-        """Count a client in, if there is room for it."""
-        own = self._own
-        at = _find(own, key)
-        mine = own[at + 1] if at >= 0 else 0
-        there = mine
-        for cells in self._others():
+    def enter(self, key: int) -> int:
+        """Count a client in; its place for `leave`, 0 where none was free, -1: no room for it."""
+        own, there = self._own, 0
+        if self._others is None:
+            self._others = self._look()
+        for cells in self._others:
             found = _find(cells, key)
             if found >= 0:
                 there += cells[found + 1]
-        if there >= self.limit:
-            return False
-        if at < 0:
-            at = (key & (len(own) // 2 - 1)) * 2
-            if own[at + 1]:
+        at = (key & self._mask) * 2
+        if own[at] != key:
+            if own[at ^ 2] == key or own[at + 1]:
                 at ^= 2
-            if own[at + 1]:
-                return True  # both places are taken
+            if own[at] != key and own[at + 1]:  # both places are taken
+                return 0 if there < self.limit else -1
             own[at] = key
+        mine = own[at + 1]
+        if mine + there >= self.limit:
+            return -1
         own[at + 1] = mine + 1
-        return True
+        return at + 1
 
-    def leave(self, key: int) -> None:
+    def leave(self, place: int) -> None:
         """Count out a client that was let in."""
-        at = _find(self._own, key)
-        if at >= 0 and self._own[at + 1] > 0:
-            self._own[at + 1] -= 1
+        self._own[place] -= 1
 
 
 class Penalties:
@@ -89,6 +93,7 @@ class Penalties:
     def __init__(self, cells: Cells, first: int, most: int) -> None:
         """Seconds after the first failure, and at most; each failure doubles them."""
         self._cells = cells
+        self._mask = len(cells) // 2 - 1
         self._first = first
         self._most = most
 
@@ -99,7 +104,8 @@ class Penalties:
 
     def known(self, key: int) -> bool:
         """Whether there is anything to wait for, or to forgive."""
-        return _find(self._cells, key) >= 0
+        cells, at = self._cells, (key & self._mask) * 2
+        return cells[at] == key or cells[at ^ 2] == key  # as `_find`, for each login asks
 
     def wait(self, key: int) -> float:
         """Seconds until a login may be tried."""

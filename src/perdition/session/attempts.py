@@ -107,7 +107,7 @@ class Attempts(Stepped):
         order = list(addresses)
         for number, address in enumerate(order, 1):
             try:
-                sock = dial.connect(address, service.source(address), keepalive=service.keepalive)
+                sock = dial.connect(address, service.sources, keepalive=service.keepalive)
             except OSError as error:
                 refused.detail = error.strerror or str(error)
                 continue

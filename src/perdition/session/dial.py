@@ -20,6 +20,8 @@ from perdition.route import Server
 
 SockAddress = tuple[int, tuple[str, int] | tuple[str, int, int, int]]  # family, address
 
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+_BEGUN = (0, errno.EINPROGRESS)
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python names it from 3.13 on
 NAME_LIFETIME = 60.0  # seconds that an answer of the resolver is used without asking again
 NAME_PATIENCE = 1.0  # seconds that the resolver has where an older answer can serve
@@ -43,7 +45,8 @@ class Resolver:
             if addresses:
                 self._remember(server, float("inf"), addresses)
             return addresses
-        return found[1] if found[0] > time.monotonic() else ()
+        until, addresses = found
+        return addresses if until > time.monotonic() else ()
 
     async def ask(self, server: Server) -> tuple[SockAddress, ...]:
         """Ask the resolver; OSError when it knows no address and none is remembered.
@@ -136,7 +139,7 @@ class Rotation:
 
 
 class Sources:
-    """The addresses that connections to servers come from, in turn; none: the kernel chooses."""
+    """The addresses that connections to servers come from, in turn."""
 
     def __init__(self, addresses: tuple[str, ...]) -> None:
         self._of: dict[int, tuple[str, ...]] = {
@@ -145,9 +148,9 @@ class Sources:
         }
         self._turn = 0
 
-    def __call__(self, address: SockAddress) -> str:
-        """Return the one for a connection to `address`; empty: none."""
-        choice = self._of.get(address[0])
+    def turn(self, family: int) -> str:
+        """Return the next one of that family; empty: none, the kernel chooses."""
+        choice = self._of.get(family)
         if not choice:
             return ""
         self._turn += 1
@@ -155,23 +158,24 @@ class Sources:
 
 
 def connect(
-    address: SockAddress, source: str = "", *, keepalive: bool = False
+    address: SockAddress, sources: Sources | None = None, *, keepalive: bool = False
 ) -> socket.SocketType:
-    """Start a connection, from `source` if given, and return its socket; reading tells how it went.
+    """Start a connection, from one of `sources`, and return its socket; reading tells how it went.
 
     Raises OSError when it can't even be started.
     """
-    sock = socket.SocketType(address[0], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    family, where = address
+    sock = socket.SocketType(family, _STREAM)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if keepalive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if source:
+        if sources is not None and (source := sources.turn(family)):
             # The port is chosen at the connect: as many connections as each pair of ends has ports.
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
-        code = sock.connect_ex(address[1])
-        if code not in (0, errno.EINPROGRESS):
+        code = sock.connect_ex(where)
+        if code not in _BEGUN:
             raise OSError(code, errno.errorcode.get(code, str(code)))
     except OSError:
         sock.close()

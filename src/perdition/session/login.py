@@ -62,7 +62,7 @@ class Session(Attempts):
         self.trail = Trail(service.log, service.trail_terms, peer, reached)
         self.complete = False  # whether the client logged in, or left of its own will
         self._held = False
-        self._arrival = 0  # the key under which it counts as not logged in; 0: it does not
+        self._arrival = 0  # the place where it counts as not logged in; 0: it does not
         self._up = self._down = 0  # relayed bytes that are counted already
         self._coro = self._run(refuse)
         self.step(None)
@@ -150,9 +150,9 @@ class Session(Attempts):
         arrivals, client = self.service.arrivals, self.trail.client
         if arrivals is None or client is None:
             return False
-        key = arrivals.key(client[0])
-        if arrivals.enter(key):
-            self._arrival = key
+        place = arrivals.enter(arrivals.key(client[0]))
+        if place >= 0:
+            self._arrival = place
             return False
         self.service.meter.count(metrics.LIMIT["address_connection_limit"])
         self.trail.over_limit("address_connection_limit", arrivals.limit)
@@ -350,8 +350,8 @@ class Session(Attempts):
         if service.relaying.idle:
             service.sweep.by(self, now + service.relaying.idle)
         if service.trail_terms.connect_relog:
-            self.trail.relog_at = now + service.trail_terms.connect_relog
-            service.sweep.by(self, self.trail.relog_at)
+            self.trail.said_at = now
+            service.sweep.by(self, now + service.trail_terms.connect_relog)
         relay.down.start(to_client, client_backlog)
         if not relay.closed:
             relay.up.start(to_server, server_backlog)

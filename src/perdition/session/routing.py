@@ -37,11 +37,8 @@ class Rules(NamedTuple):
     protocol: str = ""  # services(5) name of what the clients speak
 
 
-class Found(NamedTuple):
-    """Servers to try in order, none when the user has none; and the user's name from here on."""
-
-    servers: tuple[Server, ...]
-    user: bytes
+# Servers to try in order, none when the user has none; and the user's name from here on.
+Found = tuple[tuple[Server, ...], bytes]
 
 
 class Routing:
@@ -89,10 +86,10 @@ class Routing:
                 if route.servers:
                     if tell:
                         tell("servers of the map, the first that works is taken")
-                    return Found(self._with_ports(route.servers), name)
+                    return self._with_ports(route.servers), name
         if tell:
             tell("servers of outgoing_server, each login begins at the next one")
-        return Found(self.defaults.turn(), name)
+        return self.defaults.turn(), name
 
     def _named(self, name: bytes, host: bytes, tell: Tell | None) -> Found:
         """The server that the user named behind the last delimiter; none: the default servers."""
@@ -100,7 +97,7 @@ class Routing:
         if tell:
             tell(f"server named by the user: {_text(host) or 'none, so outgoing_server'}")
         user, _, _ = name.rpartition(self.rules.names.delimiter)
-        return Found(self._with_ports(servers), user)
+        return self._with_ports(servers), user
 
     async def _ask(
         self, lookups: Lookups, of_user: Query, wait: Wait, tell: Tell | None

@@ -90,7 +90,7 @@ class Service:
     authenticator: Asking | None
     resolver: Resolver
     health: Health
-    source: Sources
+    sources: Sources | None  # None: the kernel chooses where connections to servers come from
     timeouts: Timeouts
     keepalive: bool
     log_dialogue: bool

@@ -15,7 +15,7 @@ _NAME = 256  # characters of a user's name that are shown
 
 def session_id(session: Session) -> str:
     """A name for the session while it lasts: its worker, descriptor and the client's port."""
-    relay, client = session.relay, session.trail.client
+    relay, (client, _) = session.relay, session.trail.ends()
     fd = relay.up.fd if relay is not None else session.client.fd
     return f"{os.getpid()}-{fd}-{client[1] if client else 0}"
 
@@ -23,10 +23,11 @@ def session_id(session: Session) -> str:
 def matches(session: Session, word: str) -> bool:
     """Whether `word` is the session's user, its client's address or its id; empty: yes."""
     trail = session.trail
+    client, _ = trail.ends()
     return (
         not word
         or word in (trail.authentication_id, trail.authorisation_id)
-        or (trail.client is not None and word == trail.client[0])
+        or (client is not None and word == client[0])
         or word == session_id(session)
     )
 
@@ -34,15 +35,16 @@ def matches(session: Session, word: str) -> bool:
 def sight(session: Session) -> dict[str, object]:
     """One row of ``who``; `seconds` is its age, `idle` seconds without traffic."""
     trail, relay, now = session.trail, session.relay, session.service.sweep.now
+    client, reached = trail.ends()
     client_sock = session.client.sock if relay is None else relay.up.source
     row: dict[str, object] = {
         "id": session_id(session),
         "user": trail.authentication_id[:_NAME],
         "authorisation_id": trail.authorisation_id[:_NAME],
-        "client": trail.client[0] if trail.client else "",
-        "client_port": trail.client[1] if trail.client else 0,
-        "local": trail.reached[0] if trail.reached else "",
-        "local_port": trail.reached[1] if trail.reached else 0,
+        "client": client[0] if client else "",
+        "client_port": client[1] if client else 0,
+        "local": reached[0] if reached else "",
+        "local_port": reached[1] if reached else 0,
         "server": str(session.at or ""),
         "tls": client_sock.tls.version() if isinstance(client_sock, TlsSocket) else None,
         "server_tls": None,

@@ -2,6 +2,8 @@
 
 The templates are API: other programs parse them. Source: section 5 of the description of 2.2.
 A password is written only where ``log_passwd`` says so.
+An idle session is little more than its trail: what a later line can be made of is kept once, and
+what only a login needs is let go of with the verdict.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 
-from perdition.log import Log, text_of
+from perdition.log import INFO, NOTICE, Log, text_of
 from perdition.wire.base import Login, Origin, Reason, Shown
 
 _NOBODY = 'authorisation_id=NONE authentication_id="(null)"'
@@ -23,10 +26,10 @@ Address = tuple[str, int]  # what getpeername says of an IP socket, cut to host 
 
 def _names() -> Iterator[str]:
     own = urlsafe_b64encode(os.urandom(9)).decode("ascii")
-    return (f"{own}{number:x}" for number in count())
+    return map((own + "{:x}").format, count())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # so that it is a cheap key
 class TrailTerms:
     """What of the configuration shapes the lines."""
 
@@ -34,7 +37,7 @@ class TrailTerms:
     outgoing_port: str
     log_passwd: str = "never"
     connect_relog: int = 0  # seconds
-    inetd_pid: int = 0
+    connect_tail: str = ""  # what the Connect line ends with
     sessions: Iterator[str] = field(default_factory=_names)  # no two alike, of all workers
 
 
@@ -47,8 +50,8 @@ class Trail:
     """The lines of one client's connection, from Connect to Closing."""
 
     __slots__ = (
-        "_auth", "_ids", "accepted", "authentication_id", "authorisation_id", "client", "ft", "log",
-        "reached", "relog_at", "session", "terms",
+        "_client_secure", "_other", "_outcome", "_user", "authentication_id", "authorisation_id",
+        "client", "ft", "log", "reached", "said_at", "session", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -57,20 +60,25 @@ class Trail:
         self.log = log
         self.terms = terms
         self.between(client, reached)
-        self._ids = _NOBODY
-        self._auth = ""
-        self.accepted = False
         self.authentication_id = self.authorisation_id = ""
         self.session = ""  # what servers are told to call it
-        self.relog_at = 0  # sweep's second of the next Auth line; 0: none
+        self.said_at = 0  # sweep's second of the last Auth line, if it is to be said again
 
     def between(self, client: Address | None, reached: Address | None) -> None:
         """The connection is from `client` to `reached`, wherever the socket may come from."""
-        self.client = client
+        self.client = client  # both up to the login; `ends` tells them at any time
         self.reached = reached
-        self.ft = ""
-        if client is not None and reached is not None:
+        if client is None or reached is None:
+            self.ft = ""
+        else:
             self.ft = f" {client[0]}:{client[1]}->{reached[0]}:{reached[1]}"
+
+    def ends(self) -> tuple[Address | None, Address | None]:
+        """The addresses of the client and where it reached us."""
+        if not self.ft:
+            return self.client, self.reached
+        client, _, reached = self.ft[1:].partition("->")
+        return _address(client), _address(reached)
 
     def origin(self) -> Origin | None:
         """Who the client is, for servers; None where nobody knows."""
@@ -84,9 +92,10 @@ class Trail:
         if not self.log.as_json:
             return None
         fields: dict[str, object] = {"event": event, "protocol": self.terms.protocol}
-        if self.client is not None and self.reached is not None:
-            fields["client"], fields["client_port"] = self.client
-            fields["local"], fields["local_port"] = self.reached
+        client, reached = self.ends()
+        if client is not None and reached is not None:
+            fields["client"], fields["client_port"] = client
+            fields["local"], fields["local_port"] = reached
         if self.session:
             fields["session"] = self.session
         if self.authentication_id:
@@ -98,47 +107,49 @@ class Trail:
 
     def connected(self) -> None:
         """A client came."""
-        if self.log.most < 6:
-            return
-        inetd = f" inetd_pid={self.terms.inetd_pid}" if self.terms.inetd_pid else ""
-        self.log.info(f"Connect: {self.ft}{inetd}", self._fields("connect"))
+        log = self.log
+        if log.most >= INFO:
+            fields = self._fields("connect") if log.as_json else None
+            log.write(INFO, f"Connect: {self.ft}{self.terms.connect_tail}", fields)
 
     def name(self, login: Login) -> None:
         """Credentials came; the lines to come are about this user."""
-        self.authentication_id = text_of(login.authentication_id)
-        self.authorisation_id = text_of(login.authorisation_id)
-        authorisation = f'"{_quoted(self.authorisation_id)}"' if login.authorisation_id else "NONE"
-        self._ids = (
-            f"authorisation_id={authorisation} "
-            f'authentication_id="{_quoted(self.authentication_id)}"'
-        )
+        user, other = text_of(login.authentication_id), login.authorisation_id
+        self.authentication_id = user
+        self._user = _quoted(user)
+        if other:
+            self.authorisation_id = text_of(other)
+            self._other = f'"{_quoted(self.authorisation_id)}"'
+        else:
+            self.authorisation_id, self._other = "", "NONE"
 
     def verdict(
         self, login: Login, client_secure: str, server_secure: str, server: str,
         failure: Reason | None,
     ) -> None:  # fmt: skip
         """A login ended: the Auth line. `server` is ``host:port``, empty when there was none."""
-        status = "ok" if failure is None else f"failed: {failure.value}"
-        passwd = self._passwd(login, failure)
-        self._auth = (
-            f"Auth:{self.ft} client-secure={client_secure} {self._ids}{passwd} "
-            f'server="{server or "(null):" + self.terms.outgoing_port}" '
-            f"protocol={self.terms.protocol} server-secure={server_secure} "
-            f'status="{status}"'
-        )
-        self.log.notice(
-            self._auth,
-            self._fields(
+        log = self.log
+        self._client_secure = client_secure
+        self._outcome = _outcome(self.terms, server, server_secure, failure)
+        if log.debugging:
+            self._outcome = self._passwd(login, failure) + self._outcome
+        if log.most >= NOTICE:
+            log.write(NOTICE, self._auth(), self._fields(
                 "auth", client_secure=client_secure, server=server, server_secure=server_secure,
-                status=status,
-            ) if self.log.as_json else None,
-        )  # fmt: skip
+                status=_status(failure),
+            ) if log.as_json else None)  # fmt: skip
         if failure is None:
-            self.accepted = True
-            if not self.terms.connect_relog:
-                self._auth = ""  # never said again: its memory is the session's
-        else:
-            self._auth = ""
+            self.client = self.reached = None
+            if not log.as_json:
+                self.session = ""
+        if failure is not None or not self.terms.connect_relog:
+            self._outcome = ""  # never said again, and there may be a password in it
+
+    def _auth(self) -> str:
+        return (
+            f"Auth:{self.ft} client-secure={self._client_secure} "
+            f'authorisation_id={self._other} authentication_id="{self._user}"{self._outcome}'
+        )
 
     def _passwd(self, login: Login, failure: Reason | None) -> str:
         mode = self.terms.log_passwd
@@ -148,19 +159,28 @@ class Trail:
             return f' passwd="{_quoted(text_of(login.password))}"'
         return ""
 
+    @property
+    def relog_at(self) -> int:
+        """The sweep's second of the next Auth line; 0: none."""
+        return self.said_at and self.said_at + self.terms.connect_relog
+
     def relog(self, now: int) -> None:
         """Say the Auth line of a session that lasts again."""
-        self.log.notice(self._auth, self._fields("relog"))
-        self.relog_at = now + self.terms.connect_relog
+        self.log.notice(self._auth(), self._fields("relog"))
+        self.said_at = now
 
     def closed(self, received: int, sent: int, why: str = "") -> None:
         """A session with a login ended; the counts are bytes after the login."""
-        self.accepted = False
+        log = self.log
+        if log.most < INFO:
+            return
         if why:
-            self.log.info(why, self._fields("timeout"))
-        self.log.info(
-            f"Closing session:{self.ft} {self._ids} received={received} sent={sent}",
-            self._fields("close", received=received, sent=sent),
+            log.info(why, self._fields("timeout"))
+        log.write(
+            INFO,
+            f"Closing session:{self.ft} authorisation_id={self._other} "
+            f'authentication_id="{self._user}" received={received} sent={sent}',
+            self._fields("close", received=received, sent=sent) if log.as_json else None,
         )
 
     def closed_without_login(self, why: str = "") -> None:
@@ -190,6 +210,25 @@ class Trail:
         self.log.err(
             f"{name} {limit} reached: client refused:{self.ft}", self._fields(name, limit=limit)
         )
+
+
+def _status(failure: Reason | None) -> str:
+    return "ok" if failure is None else f"failed: {failure.value}"
+
+
+@lru_cache(maxsize=1024)  # few are different: the sessions share them
+def _outcome(terms: TrailTerms, server: str, server_secure: str, failure: Reason | None) -> str:
+    """How the Auth line ends; a password is never in here."""
+    server = server or f"(null):{terms.outgoing_port}"
+    return (
+        f' server="{server}" protocol={terms.protocol} server-secure={server_secure} '
+        f'status="{_status(failure)}"'
+    )
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return host, int(port)
 
 
 def _quoted(text: str) -> str:
