@@ -237,6 +237,7 @@ def make_service(
         health=Health(config.server_retry, _share(config.server_connection_limit, config)),
         sources=Sources(config.outgoing_address) if config.outgoing_address else None,
         timeouts=_timeouts(config),
+        first_due=min(filter(None, (config.timeout, config.connect_relog)), default=0),
         keepalive=config.tcp_keepalive,
         log_dialogue=config.connection_logging and config.debug,
     )  # fmt: skip

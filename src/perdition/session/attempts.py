@@ -119,7 +119,8 @@ class Attempts(Stepped):
             outcome = await self._talk(self.server, server, login)
             secure = secure_word(self.server, service.back_terms.tls)
             if isinstance(outcome, Accepted):
-                service.resolver.prefer(server, address)
+                if number > 1:
+                    service.resolver.prefer(server, address)
                 service.health.answered(server, time.monotonic() - started)
                 return outcome, secure
             refused = outcome

@@ -345,13 +345,12 @@ class Session(Attempts):
         relay = self.relay = Relay(service.relaying, client_sock, server_sock, self)
         self._coro = None
         self.client = self.server = None  # type: ignore[assignment]
+        self._login_due = self._step_due = 0
         relay.up.ended = client.ended
-        now = service.sweep.now
-        if service.relaying.idle:
-            service.sweep.by(self, now + service.relaying.idle)
         if service.trail_terms.connect_relog:
-            self.trail.said_at = now
-            service.sweep.by(self, now + service.trail_terms.connect_relog)
+            self.trail.said_at = relay.active
+        if service.first_due:
+            service.sweep.by(self, relay.active + service.first_due)
         relay.down.start(to_client, client_backlog)
         if not relay.closed:
             relay.up.start(to_server, server_backlog)

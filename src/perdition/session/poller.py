@@ -11,6 +11,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BATCH = 256  # events fetched at once
@@ -25,7 +26,6 @@ class Poller:
         self._epoll = select.epoll()
         self._readers: dict[int, Callback] = {}
         self._writers: dict[int, Callback] = {}
-        self._masks: dict[int, int] = {}  # what the kernel was told
         self._failed = failed
         self._after = after
         self._left = False
@@ -53,43 +53,42 @@ class Poller:
 
     def add_reader(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` can be read, or has failed; replaces an earlier one."""
-        self._readers[fd] = callback
-        mask = self._masks.get(fd)
-        if mask is None:
-            self._masks[fd] = _IN
-            self._epoll.register(fd, _IN)
-        elif not mask & _IN:
-            self._change(fd, mask | _IN)
+        readers = self._readers
+        if fd in readers:
+            readers[fd] = callback
+        else:
+            readers[fd] = callback
+            self._watch(fd, _IN | _OUT if fd in self._writers else _IN)
 
     def remove_reader(self, fd: int) -> None:
         """Leave what comes in the kernel's buffer."""
         if self._readers.pop(fd, None) is not None:
-            self._change(fd, self._masks[fd] & ~_IN)
+            self._epoll.modify(fd, _OUT if fd in self._writers else 0)
 
     def add_writer(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` can be written, or has failed; replaces an earlier one."""
-        self._writers[fd] = callback
-        mask = self._masks.get(fd)
-        if mask is None:
-            self._masks[fd] = _OUT
-            self._epoll.register(fd, _OUT)
-        elif not mask & _OUT:
-            self._change(fd, mask | _OUT)
+        writers = self._writers
+        if fd in writers:
+            writers[fd] = callback
+        else:
+            writers[fd] = callback
+            self._watch(fd, _IN | _OUT if fd in self._readers else _OUT)
 
     def remove_writer(self, fd: int) -> None:
         """Be told no more of room for writing."""
         if self._writers.pop(fd, None) is not None:
-            self._change(fd, self._masks[fd] & ~_OUT)
+            self._epoll.modify(fd, _IN if fd in self._readers else 0)
 
     def forget(self, fd: int) -> None:
         """Drop the callbacks of a descriptor that is closed next; the kernel forgets it then."""
         self._readers.pop(fd, None)
         self._writers.pop(fd, None)
-        self._masks.pop(fd, None)
 
-    def _change(self, fd: int, mask: int) -> None:
-        self._masks[fd] = mask
-        self._epoll.modify(fd, mask)
+    def _watch(self, fd: int, mask: int) -> None:
+        try:
+            self._epoll.register(fd, mask)
+        except FileExistsError:  # watched already, for the other thing or for none
+            self._epoll.modify(fd, mask)
 
     def _dispatch(self, ready: list[tuple[int, int]]) -> None:
         readers = self._readers
@@ -111,7 +110,7 @@ class Poller:
         writer = self._writers.get(fd)
         if writer is not None:
             writer()
-        elif reader is None and fd in self._masks:
+        elif reader is None:
             # Failed, and nobody listens: whoever adds a callback will hear of it.
-            self._epoll.unregister(fd)
-            del self._masks[fd]
+            with suppress(FileNotFoundError):  # closed meanwhile
+                self._epoll.unregister(fd)

@@ -84,7 +84,7 @@ class Flow:
     """One direction: reads `source`, writes `sink`."""
 
     __slots__ = (
-        "backlog", "count", "ended", "fd", "most", "pipe", "relay", "sink", "source", "stuck",
+        "backlog", "count", "ended", "most", "pipe", "relay", "sink", "source", "stuck",
         "told",
     )  # fmt: skip
 
@@ -98,7 +98,6 @@ class Flow:
         self.relay = relay
         self.source = source
         self.sink = sink
-        self.fd = source.fileno()
         self.most = _CHUNK  # bytes of the next chunk
         self.pipe = pipe
         self.backlog: bytes | memoryview = b""  # read and not yet taken by the sink
@@ -107,8 +106,8 @@ class Flow:
         self.stuck = False  # TLS wants to write before it can read on
         self.told = False  # the sink knows that the source has ended
 
-    def readable(self) -> None:
-        """Move what is there, once round the loop."""
+    def __call__(self) -> None:
+        """Move what is there: the callback of a source that can be read."""
         most = self.most
         if most > _CHUNK and self.pipe is not None:
             self._pour(self.pipe, most)
@@ -149,7 +148,7 @@ class Flow:
         """Move what is there, unseen."""
         relay = self.relay
         try:
-            got, rest = pipe.move(self.fd, self.sink.fileno(), most)
+            got, rest = pipe.move(self.source.fileno(), self.sink.fileno(), most)
         except BlockingIOError:
             return
         except OSError:
@@ -191,7 +190,7 @@ class Flow:
         self.backlog = rest
         self.most = max(_CHUNK, self.most // 2)
         poller = self.relay.means.poller
-        poller.remove_reader(self.fd)
+        poller.remove_reader(self.source.fileno())
         poller.add_writer(self.sink.fileno(), self.writable)
 
     def writable(self) -> None:
@@ -214,18 +213,18 @@ class Flow:
             if self.ended:
                 self._end_sink()
             else:
-                relay.means.poller.add_reader(self.fd, self.readable)
+                relay.means.poller.add_reader(self.source.fileno(), self)
         relay.means.poller.remove_writer(self.sink.fileno())
         other = relay.other(self)
         if other.stuck:
             other.stuck = False
-            relay.means.poller.add_reader(other.fd, other.readable)
+            relay.means.poller.add_reader(other.source.fileno(), other)
 
     def _wait_to_write(self) -> None:
         self.stuck = True
         relay = self.relay
-        relay.means.poller.remove_reader(self.fd)
-        relay.means.poller.add_writer(self.fd, relay.other(self).writable)
+        relay.means.poller.remove_reader(self.source.fileno())
+        relay.means.poller.add_writer(self.source.fileno(), relay.other(self).writable)
 
     def _source_ended(self) -> None:
         relay = self.relay
@@ -233,7 +232,7 @@ class Flow:
         if relay.other(self).ended or (self is relay.down and self._is_last_word()):
             relay.close("")
             return
-        relay.means.poller.remove_reader(self.fd)
+        relay.means.poller.remove_reader(self.source.fileno())
         relay.owner.relay_due_by(relay.means.clock.now + _QUIET)
         if not self.backlog:
             self._end_sink()
@@ -251,7 +250,7 @@ class Flow:
             socket.SocketType.recv(up.source, 1, socket.MSG_PEEK)
         except OSError:
             return True
-        up.readable()
+        up()
         return relay.closed
 
     def _end_sink(self) -> None:
@@ -302,7 +301,7 @@ class Flow:
         elif self.ended:
             self._source_ended()
         else:
-            self.relay.means.poller.add_reader(self.fd, self.readable)
+            self.relay.means.poller.add_reader(self.source.fileno(), self)
 
 
 class Relay:
@@ -353,8 +352,8 @@ class Relay:
             return
         self.closed = True
         up, down, poller = self.up, self.down, self.means.poller
-        poller.forget(up.fd)
-        poller.forget(down.fd)
+        poller.forget(up.source.fileno())
+        poller.forget(down.source.fileno())
         up.source.close()
         down.source.close()
         self.owner.relay_ended(self, why)

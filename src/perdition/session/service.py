@@ -92,5 +92,6 @@ class Service:
     health: Health
     sources: Sources | None  # None: the kernel chooses where connections to servers come from
     timeouts: Timeouts
+    first_due: int  # seconds after a login at which the relay's deadlines begin; 0: never
     keepalive: bool
     log_dialogue: bool

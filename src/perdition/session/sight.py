@@ -16,7 +16,7 @@ _NAME = 256  # characters of a user's name that are shown
 def session_id(session: Session) -> str:
     """A name for the session while it lasts: its worker, descriptor and the client's port."""
     relay, (client, _) = session.relay, session.trail.ends()
-    fd = relay.up.fd if relay is not None else session.client.fd
+    fd = relay.up.source.fileno() if relay is not None else session.client.fd
     return f"{os.getpid()}-{fd}-{client[1] if client else 0}"
 
 
