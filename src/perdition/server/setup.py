@@ -294,7 +294,10 @@ def _share(limit: int, config: Config) -> int:
 
 
 def _timeouts(config: Config) -> Timeouts:
+    # All count from the start of the attempt: a later step's time bounds the earlier ones.
+    login = config.login_timeout
+    greeting = min(config.greeting_timeout, login)
     return Timeouts(
         authenticate=config.authenticate_timeout,
-        server=(config.connect_timeout, config.greeting_timeout, config.login_timeout),
+        server=(min(config.connect_timeout, greeting), greeting, login),
     )

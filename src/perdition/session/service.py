@@ -56,7 +56,7 @@ class Timeouts:
     """Seconds; 0 is no limit where the option says so."""
 
     authenticate: int
-    server: tuple[int, int, int]  # to connect, to be ready for the login, to answer it
+    server: tuple[int, int, int]  # from the start until connected, ready for the login, answered
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,8 +130,7 @@ class Stepped:
             if self._patience:
                 self.service.loop.call_later(self._patience, self._try_next, self._attempt())
         self._step = step
-        # All count from the start of the attempt: a later step's time bounds the earlier ones.
-        self._step_due = self._started + min(self.service.timeouts.server[step:]) + 1
+        self._step_due = self._started + self.service.timeouts.server[step] + 1
         sweep.by(self, self._step_due)
 
     def _try_next(self, attempt: object) -> None:
