@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Callable
 
-from perdition.session.service import Due
+from perdition.session.service import Due, Slot
 
 
 class Sweep:
@@ -21,7 +20,7 @@ class Sweep:
         self.loop = loop
         self.now = int(time.monotonic())  # coarse time for all that need no better
         self.each_second = each_second
-        self._slots: defaultdict[int, set[Due]] = defaultdict(set)
+        self._slots: dict[int, Slot] = {}
         self._last = self.now
 
     def start(self) -> None:
@@ -31,21 +30,24 @@ class Sweep:
     def by(self, thing: Due, second: int) -> None:
         """Ask `thing` at `second`, unless it is asked earlier anyway and can say when again."""
         at = thing.slot
-        if at:
-            if at <= second:
+        if at is not None:
+            if at.second <= second:
                 return
-            self._slots[at].discard(thing)
+            at.discard(thing)
         if second <= self._last:
             second = self._last + 1
-        thing.slot = second
-        self._slots[second].add(thing)
+        slot = self._slots.get(second)
+        if slot is None:
+            slot = self._slots[second] = Slot(second)
+        thing.slot = slot
+        slot.add(thing)
 
     def forget(self, thing: Due) -> None:
         """Ask `thing` no more."""
         at = thing.slot
-        if at:
-            thing.slot = 0
-            self._slots[at].discard(thing)
+        if at is not None:
+            thing.slot = None
+            at.discard(thing)
 
     def _tick(self) -> None:
         self.loop.call_later(1, self._tick)
@@ -55,7 +57,7 @@ class Sweep:
             self._last = second
             due = self._slots.pop(second, ())
             for thing in due:
-                thing.slot = 0
+                thing.slot = None
             for thing in due:
                 again = thing.due(now)
                 if again:

@@ -33,10 +33,20 @@ Network = IPv4Network | IPv6Network
 class Due(Protocol):
     """Something with a deadline."""
 
-    slot: int  # the sweep's; 0 when nothing is awaited
+    slot: Slot | None  # the sweep's; None when nothing is awaited
 
     def due(self, now: int) -> int:
         """Act if the time has come; return the second at which to ask again, 0 for never."""
+
+
+class Slot(set[Due]):
+    """What is due at one second."""
+
+    __slots__ = ("second",)
+
+    def __init__(self, second: int) -> None:
+        super().__init__()
+        self.second = second
 
 
 class Deadlines(Protocol):

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Any, TypeVar
 
 from perdition.errors import DeadlineExpired, PerditionError
-from perdition.session.service import Service
+from perdition.session.service import Service, Slot
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Stepped:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.slot = 0  # the sweep's
+        self.slot: Slot | None = None  # the sweep's
         self.since = service.sweep.now
         self._coro: Coroutine[Any, Any, None] | None = None
         self._step_due = 0  # sweep's second by which the server must have done its step
