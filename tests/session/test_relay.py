@@ -363,7 +363,8 @@ def test_idle_ends_it_and_traffic_defers_it() -> None:
     front.setblocking(False)
     back.setblocking(False)
     owner = Owner()
-    means = Means(loop.poller, seconds, memoryview(bytearray(131072)), None, idle=10)
+    pipe = Pipe()
+    means = Means(loop.poller, seconds, memoryview(bytearray(131072)), pipe, idle=10)
     relay = Relay(means, front, back, owner)
     relay.up.start(b"", b"")
     relay.down.start(b"", b"")
@@ -380,4 +381,5 @@ def test_idle_ends_it_and_traffic_defers_it() -> None:
     assert client.recv(1) == b""
     client.close()
     server.close()
+    pipe.close()
     loop.close()

@@ -113,10 +113,10 @@ class Attempts(Stepped):
                 continue
             self.server = Side(service.poller, sock, self.step, self._server_lost)
             if number <= len(addresses):
-                self._patience = NEXT_ADDRESS if len(addresses) > 1 else 0.0
+                patience = NEXT_ADDRESS if len(addresses) > 1 else 0.0
             else:
-                self._patience = NEXT_AGAIN if number < len(order) else 0.0
-            outcome = await self._talk(self.server, server, login)
+                patience = NEXT_AGAIN if number < len(order) else 0.0
+            outcome = await self._talk(self.server, server, login, patience)
             secure = secure_word(self.server, service.back_terms.tls)
             if isinstance(outcome, Accepted):
                 if number > 1:
@@ -129,7 +129,7 @@ class Attempts(Stepped):
             # Addresses before one that was reached say nothing of the server.
             slow = self._timed_out or (slow and refused.reason is Reason.UNREACHABLE)
             self._drop_server()
-            if number <= len(addresses) and self._patience and self._was_slow_to_connect:
+            if number <= len(addresses) and patience and self._was_slow_to_connect:
                 order.append(address)  # it got less than its time
             if refused.reason is not Reason.UNREACHABLE:
                 break
@@ -151,7 +151,9 @@ class Attempts(Stepped):
             self.service.log.debug(f"server {server}: {error.strerror}")
             return ()
 
-    async def _talk(self, side: Side[Back], server: Server, login: Login) -> Accepted | Refused:
+    async def _talk(
+        self, side: Side[Back], server: Server, login: Login, patience: float
+    ) -> Accepted | Refused:
         """Log in over one connection; every failure is an answer."""
         service = self.service
         terms = service.back_terms
@@ -164,7 +166,7 @@ class Attempts(Stepped):
             self.trace.note(f"connects to {server}")
             back.shown = self.trace.shown("server", back.shown)
         self._timed_out = False
-        self._expect(Step.CONNECT)
+        self._expect_connection(patience)
         try:
             if terms.tls is TlsUse.SSL or service.header_version:
                 side.when_connected()

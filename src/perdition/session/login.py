@@ -346,7 +346,7 @@ class Session(Attempts):
         self._coro = None
         self.client = self.server = None  # type: ignore[assignment]
         self._login_due = self._step_due = 0
-        relay.up.ended = client.ended
+        relay.up.ended = int(client.ended)
         if service.trail_terms.connect_relog:
             self.trail.said_at = relay.active
         if service.first_due:

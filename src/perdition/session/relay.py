@@ -23,6 +23,7 @@ _WANT_READ = (BlockingIOError, ssl.SSLWantReadError)
 _RECORD = 16384  # bytes; a shorter read from TLS means that no more is there
 _CHUNK = 32768  # bytes read at once from a peer of which nothing is known
 _LINGER = 30  # seconds without traffic that a half-closed session may last
+_ENDED, _TOLD = 1, 2
 IDLE = "Timeout piping data."  # why a relay has ended, as 2.2 says it
 _QUIET = 2  # seconds without traffic before a TLS server hears that its client has ended
 
@@ -76,41 +77,31 @@ class Means:
     poller: Poller
     clock: Clock
     buffer: memoryview
-    pipe: Pipe | None
+    pipe: Pipe
     idle: int
 
 
 class Flow:
     """One direction: reads `source`, writes `sink`."""
 
-    __slots__ = (
-        "backlog", "count", "ended", "most", "pipe", "relay", "sink", "source", "stuck",
-        "told",
-    )  # fmt: skip
+    __slots__ = ("backlog", "count", "ended", "most", "relay", "sink", "source", "stuck")
+    is_plain = False
 
-    def __init__(
-        self,
-        relay: Relay,
-        source: socket.SocketType,
-        sink: socket.SocketType,
-        pipe: Pipe | None,
-    ) -> None:
+    def __init__(self, relay: Relay, source: socket.SocketType, sink: socket.SocketType) -> None:
         self.relay = relay
         self.source = source
         self.sink = sink
         self.most = _CHUNK  # bytes of the next chunk
-        self.pipe = pipe
         self.backlog: bytes | memoryview = b""  # read and not yet taken by the sink
         self.count = 0  # bytes read after the login
-        self.ended = False  # the source sends no more
+        self.ended = 0  # _ENDED: the source sends no more; _TOLD: and the sink knows
         self.stuck = False  # TLS wants to write before it can read on
-        self.told = False  # the sink knows that the source has ended
 
     def __call__(self) -> None:
         """Move what is there: the callback of a source that can be read."""
         most = self.most
-        if most > _CHUNK and self.pipe is not None:
-            self._pour(self.pipe, most)
+        if most > _CHUNK and self.is_plain:
+            self._pour(most)
             return
         relay = self.relay
         buffer = relay.means.buffer
@@ -144,11 +135,11 @@ class Flow:
         elif got >= _CHUNK:
             self._want_more(got)
 
-    def _pour(self, pipe: Pipe, most: int) -> None:
+    def _pour(self, most: int) -> None:
         """Move what is there, unseen."""
         relay = self.relay
         try:
-            got, rest = pipe.move(self.source.fileno(), self.sink.fileno(), most)
+            got, rest = relay.means.pipe.move(self.source.fileno(), self.sink.fileno(), most)
         except BlockingIOError:
             return
         except OSError:
@@ -228,7 +219,7 @@ class Flow:
 
     def _source_ended(self) -> None:
         relay = self.relay
-        self.ended = True
+        self.ended = _ENDED
         if relay.other(self).ended or (self is relay.down and self._is_last_word()):
             relay.close("")
             return
@@ -268,7 +259,7 @@ class Flow:
     def tell_tls(self) -> None:
         """Send close_notify to a TLS sink."""
         assert isinstance(self.sink, TlsSocket)
-        self.told = True
+        self.ended = _TOLD
         try:
             self.sink.unwrap()
         except _WANT_READ:
@@ -279,7 +270,7 @@ class Flow:
             self.relay.close("")
 
     def _shut(self) -> None:
-        self.told = True
+        self.ended = _TOLD
         try:
             socket.SocketType.shutdown(self.sink, socket.SHUT_WR)
         except OSError:
@@ -304,6 +295,13 @@ class Flow:
             self.relay.means.poller.add_reader(self.source.fileno(), self)
 
 
+class PlainFlow(Flow):
+    """One between two plain sockets."""
+
+    __slots__ = ()
+    is_plain = True
+
+
 class Relay:
     """Both flows of one session, its idle limit and its end.
 
@@ -319,10 +317,10 @@ class Relay:
         self.owner = owner
         self.active = means.clock.now
         self.closed = False
-        plain = not isinstance(client, TlsSocket) and not isinstance(server, TlsSocket)
-        pipe = means.pipe if plain else None
-        self.up = Flow(self, client, server, pipe)
-        self.down = Flow(self, server, client, pipe)
+        is_tls = isinstance(client, TlsSocket) or isinstance(server, TlsSocket)
+        flow = Flow if is_tls else PlainFlow
+        self.up = flow(self, client, server)
+        self.down = flow(self, server, client)
 
     def other(self, flow: Flow) -> Flow:
         """The flow against `flow`."""
@@ -340,7 +338,7 @@ class Relay:
             self.close(IDLE)
             return 0
         quiet = now - self.active
-        if self.up.ended and not self.up.told and not self.up.backlog and quiet >= _QUIET:
+        if self.up.ended == _ENDED and not self.up.backlog and quiet >= _QUIET:
             self.up.tell_tls()
         if not self.closed and quiet >= min(self.means.idle or _LINGER, _LINGER):
             self.close("")

@@ -54,8 +54,7 @@ class Stepped:
     """The mover of one dialogue; who inherits writes the dialogue and `_crashed`."""
 
     __slots__ = (
-        "_coro", "_login_due", "_patience", "_started", "_step", "_step_due", "_timed_out",
-        "service", "since", "slot",
+        "_coro", "_login_due", "_step", "_step_due", "_timed_out", "service", "since", "slot",
     )  # fmt: skip
 
     def __init__(self, service: Service) -> None:
@@ -65,9 +64,7 @@ class Stepped:
         self._coro: Coroutine[Any, Any, None] | None = None
         self._step_due = 0  # sweep's second by which the server must have done its step
         self._step = Step.CONNECT
-        self._patience = 0.0  # seconds until another address is tried; 0: there is none
         self._timed_out = False  # whether the last server let us wait until a deadline
-        self._started = 0  # sweep's second in which the attempt at the server began
         limit = service.timeouts.authenticate
         self._login_due = service.sweep.now + limit + 1 if limit else 0
         if limit:
@@ -122,16 +119,20 @@ class Stepped:
             return min(self._login_due, self._step_due)
         return self._login_due or self._step_due
 
+    def _expect_connection(self, patience: float) -> None:
+        """The server has to connect in time; after `patience`, in seconds, another address may."""
+        if patience:
+            self.service.loop.call_later(patience, self._try_next, self._attempt())
+        self._step = Step.CONNECT
+        self._step_due = self.service.sweep.now + self.service.timeouts.server[0] + 1
+        self.service.sweep.by(self, self._step_due)
+
     def _expect(self, step: Step) -> None:
-        """The server has to do `step` in time, counted from the start of the attempt."""
-        sweep = self.service.sweep
-        if step is Step.CONNECT:
-            self._started = sweep.now
-            if self._patience:
-                self.service.loop.call_later(self._patience, self._try_next, self._attempt())
+        """The server has done what comes before `step`, which has its time from the start, too."""
+        seconds = self.service.timeouts.server
+        self._step_due += seconds[step] - seconds[self._step]
         self._step = step
-        self._step_due = self._started + self.service.timeouts.server[step] + 1
-        sweep.by(self, self._step_due)
+        self.service.sweep.by(self, self._step_due)
 
     def _try_next(self, attempt: object) -> None:
         """An address was given its time; go on unless it has answered, or another is tried."""
