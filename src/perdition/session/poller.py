@@ -56,9 +56,11 @@ class Poller:
     def add_reader(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` can be read, or has failed; replaces an earlier one."""
         readers = self._readers
-        while fd >= len(readers):
-            readers += [None] * _MORE
-        known = readers[fd]
+        try:
+            known = readers[fd]
+        except IndexError:
+            readers += [None] * (fd + _MORE - len(readers))
+            known = None
         readers[fd] = callback
         if known is None:
             self._watch(fd, _IN | _OUT if fd in self._writers else _IN)
