@@ -92,7 +92,8 @@ class Worker:
         self.sweep.start()
         self.log.batching = True
         orders.control.send(b"ready")
-        gc.set_threshold(20_000, 20, 50)
+        # Sessions leave nothing to collect, so it is only in the way of those that come to stay.
+        gc.set_threshold(5000, 200, 100)
         self.loop.run_forever()
         self.log.flush()
         return 0

@@ -416,6 +416,7 @@ class Session(Attempts):
         if not quiet:
             self.trail.closed_without_login(why)
         self.ended(self)
+        self.client = None  # type: ignore[assignment] # no cycle is left to the garbage collector
 
     @property
     def _client_secure(self) -> str:
