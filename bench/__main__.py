@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import lookups, opcodes, recorded, report
+from bench import collector, lookups, opcodes, recorded, report
 from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
@@ -194,6 +194,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 bench.results.instructions = opcodes.by_file()
                 if not arguments.quick:
                     _look_up(bench.results)
+                    _progress("collector")
+                    bench.results.collector = collector.compare()
             if arguments.check:
                 code = recorded.check(bench.results, bench.again)
         except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from bench.peers.ours import Ours
 from bench.programs import Backend, Load, build, key_pair
 
 _LOGINS = 4000
+COLUMNS = ("µs CPU a login", "p50 ms", "p99 ms", "collections", "longest, ms")
 _SETTINGS = {"Python's": (700, 10, 10), "ours": None, "off": (0, 0, 0)}
 
 
@@ -86,6 +87,28 @@ def _measure(
     return meter.cpu / (_LOGINS + sessions) * 1e6, seen.p50_us, seen.p99_us, spent
 
 
+def compare(sessions: int = 5000, rounds: int = 3) -> dict[str, dict[str, float]]:
+    """Gives for each of the settings the medians of what was seen, by the names of `COLUMNS`."""
+    build()
+    found: dict[str, list[tuple[float, int, int, list[float]]]] = {}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
+        backend = stack.enter_context(Backend())
+        site = Site(folder, backend.port, {"tls": key_pair(folder)}, QUICK)
+        for _ in range(rounds):
+            for name, thresholds in _SETTINGS.items():
+                found.setdefault(name, []).append(_measure(site, thresholds, sessions))
+    seen = {}
+    for name, each in found.items():
+        figures = [
+            (cpu, p50 / 1000, p99 / 1000, len(spent), 1000 * max(spent, default=0.0))
+            for cpu, p50, p99, spent in each
+        ]
+        medians = map(statistics.median, zip(*figures, strict=True))
+        seen[name] = dict(zip(COLUMNS, medians, strict=True))
+    return seen
+
+
 def main() -> None:
     """Prints the table."""
     if sys.argv[1:2] == ["--serve"]:
@@ -93,28 +116,12 @@ def main() -> None:
         _serve(json.loads(sys.argv[2]), report, sys.argv[4:])
         return
     parser = argparse.ArgumentParser(prog="bench.collector", description=__doc__)
-    parser.add_argument("--sessions", type=int, default=5000, metavar="N", help="idle ones held")
+    parser.add_argument("--sessions", type=int, default=5000, metavar="N", help="who come to stay")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how many rounds")
     arguments = parser.parse_args()
-    build()
-    found: dict[str, list[tuple[float, int, int, list[float]]]] = {}
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        backend = stack.enter_context(Backend())
-        site = Site(folder, backend.port, {"tls": key_pair(folder)}, QUICK)
-        for _ in range(arguments.rounds):
-            for name, thresholds in _SETTINGS.items():
-                each = _measure(site, thresholds, arguments.sessions)
-                found.setdefault(name, []).append(each)
-    print("collector   µs CPU   p50 ms   p99 ms   collections   longest ms")
-    for name, rounds in found.items():
-        cpu, p50, p99 = (statistics.median(one) for one in list(zip(*rounds, strict=True))[:3])
-        spent = [each[3] for each in rounds]
-        times = statistics.median(len(each) for each in spent)
-        longest = statistics.median(max(each, default=0.0) for each in spent) * 1000
-        print(
-            f"{name:9} {cpu:8.0f} {p50 / 1000:8.2f} {p99 / 1000:8.2f} {times:13.0f} {longest:12.2f}"
-        )
+    print(f"{'collector':9}", *(f"{name:>20}" for name in COLUMNS))
+    for name, figures in compare(arguments.sessions, arguments.rounds).items():
+        print(f"{name:9}", *(f"{figure:20.2f}" for figure in figures.values()))
 
 
 if __name__ == "__main__":

@@ -102,6 +102,13 @@ def _instructions(run: dict[str, Any]) -> str:
     return _table(table)
 
 
+def _collector(run: dict[str, Any]) -> str:
+    settings = run["collector"]
+    table = [["collector", *next(iter(settings.values()))]]
+    table += [[name, *map(number, figures.values())] for name, figures in settings.items()]
+    return _table(table)
+
+
 def _conditions(run: dict[str, Any]) -> str:
     host, conditions = run["host"], run["conditions"]
     return (
@@ -142,6 +149,7 @@ def render(run: dict[str, Any], page: str) -> dict[str, str]:
         "medians": _medians(run),
         "kernel": _kernel(run),
         "instructions": _instructions(run),
+        "collector": _collector(run),
     }
     for name, text in parts.items():
         before, _, rest = page.partition(_BEGIN.format(name))

@@ -53,6 +53,7 @@ class Results:
     lookups: dict[str, float] = field(default_factory=dict)  # µs by kind of map
     # of the interpreter for a login, by kind and file
     instructions: dict[str, dict[str, float]] = field(default_factory=dict)
+    collector: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, row: str, peer: str, turn: int, sample: Sample) -> None:
         """Keeps the sample of one round."""
@@ -235,6 +236,7 @@ def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
             for kind, figure in results.lookups.items()
         },
         "instructions": results.instructions,
+        "collector": results.collector,
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{now:%Y%m%dT%H%M%S}.json"
