@@ -122,5 +122,5 @@ class Poller:
             writer()
         elif reader is None:
             # Failed, and nobody listens: whoever adds a callback will hear of it.
-            with suppress(FileNotFoundError):  # closed meanwhile
+            with suppress(OSError):  # closed meanwhile, by an earlier callback of the batch
                 self._epoll.unregister(fd)

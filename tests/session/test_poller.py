@@ -1,0 +1,156 @@
+"""The poller calls who is to be called, whatever callbacks do to each other within a batch."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from perdition.session.loop import Loop
+from perdition.session.poller import Poller
+
+
+@pytest.fixture
+def poller() -> Iterator[Poller]:
+    """One whose callbacks may not fail."""
+
+    def failed(error: Exception) -> None:
+        raise error
+
+    poller = Poller(failed=failed, after=lambda: None)
+    yield poller
+    poller.close()
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    """Connected pairs, nothing in them."""
+    made = [socket.socketpair() for _ in range(3)]
+    yield made
+    for pair in made:
+        for sock in pair:
+            sock.close()
+
+
+Pairs = list[tuple[socket.socket, socket.socket]]
+
+
+def test_a_descriptor_closed_by_an_earlier_callback(poller: Poller, pairs: Pairs) -> None:
+    heard: list[int] = []
+    for ours, theirs in pairs:
+        theirs.close()  # a hang-up is told to readers and writers alike
+        poller.add_reader(ours.fileno(), lambda: None)
+
+    def close_all() -> None:
+        heard.append(1)
+        for ours, _ in pairs:
+            if ours.fileno() >= 0:
+                poller.forget(ours.fileno())
+                ours.close()
+
+    for ours, _ in pairs:
+        poller.add_reader(ours.fileno(), close_all)
+    poller.wait(0)
+    assert heard == [1]
+
+
+def test_a_descriptor_used_again_within_the_batch(poller: Poller, pairs: Pairs) -> None:
+    (first, its), (second, other), (third, far) = pairs
+    its.close()
+    other.close()
+    heard: list[str] = []
+
+    def replace() -> None:
+        heard.append("first")
+        number = second.fileno()
+        for sock in (first, second):
+            poller.forget(sock.fileno())
+            sock.close()
+        while True:
+            again = third.dup()
+            kept.append(again)
+            if again.fileno() == number:
+                break
+        poller.add_reader(number, lambda: heard.append("again"))
+
+    kept: list[socket.socket] = []
+    poller.add_reader(first.fileno(), replace)
+    poller.add_reader(second.fileno(), lambda: heard.append("second"))
+    poller.wait(0)
+    assert heard[0] == "first"
+    assert "second" not in heard
+    del heard[:]
+    far.sendall(b"!")
+    poller._dispatch(poller._epoll.poll(1))
+    assert heard == ["again"]
+    for sock in kept:
+        sock.close()
+
+
+def test_reading_and_writing_come_and_go(poller: Poller, pairs: Pairs) -> None:
+    ours, theirs = pairs[0]
+    fd, heard = ours.fileno(), list[str]()
+
+    def turn() -> list[str]:
+        del heard[:]
+        poller._dispatch(poller._epoll.poll(0))
+        return heard
+
+    poller.add_writer(fd, lambda: heard.append("write"))
+    assert turn() == ["write"]
+    poller.add_reader(fd, lambda: heard.append("read"))
+    theirs.sendall(b"!")
+    assert turn() == ["read", "write"]
+    poller.remove_writer(fd)
+    assert turn() == ["read"]
+    poller.remove_reader(fd)
+    assert turn() == []
+    poller.remove_reader(fd)
+    poller.add_reader(fd, lambda: heard.append("again"))
+    assert turn() == ["again"]
+    poller.add_reader(fd, lambda: heard.append("another"))
+    assert turn() == ["another"]
+
+
+def test_a_hang_up_that_nobody_hears_is_told_once(poller: Poller, pairs: Pairs) -> None:
+    ours, theirs = pairs[0]
+    poller.add_reader(ours.fileno(), lambda: None)
+    poller.remove_reader(ours.fileno())
+    theirs.close()
+    poller._dispatch(poller._epoll.poll(1))
+    assert poller._epoll.poll(0) == []
+    heard: list[int] = []
+    poller.add_reader(ours.fileno(), lambda: heard.append(1))
+    poller._dispatch(poller._epoll.poll(1))
+    assert heard == [1]
+
+
+def test_the_loop_serves_tasks_threads_and_timers_among_sockets(pairs: Pairs) -> None:
+    faults: list[Exception] = []
+    loop = Loop(failed=faults.append, after=lambda: None)
+    ours, theirs = pairs[0]
+    seen: list[str] = []
+
+    async def ask() -> None:
+        seen.append(await loop.run_in_executor(None, lambda: "thread"))
+        await asyncio.sleep(0.01)
+        seen.append("timer")
+        loop.stop()
+
+    def readable() -> None:
+        seen.append(ours.recv(10).decode())
+        if seen == ["socket"]:
+            loop.create_task(ask())
+        raise ValueError("told, and the loop goes on")
+
+    loop.poller.add_reader(ours.fileno(), readable)
+    loop.call_soon(theirs.sendall, b"socket")
+    late = loop.call_later(10, loop.stop)
+    loop.run_forever()
+    late.cancel()
+    assert seen == ["socket", "thread", "timer"]
+    assert [str(each) for each in faults] == ["told, and the loop goes on"]
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
