@@ -154,3 +154,15 @@ def test_the_loop_serves_tasks_threads_and_timers_among_sockets(pairs: Pairs) ->
     assert [str(each) for each in faults] == ["told, and the loop goes on"]
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
+
+
+def test_timers_come_though_sockets_always_have_something(pairs: Pairs) -> None:
+    loop = Loop(failed=lambda error: None, after=lambda: None)
+    ours, theirs = pairs[0]
+    theirs.sendall(b"never read")
+    calls: list[int] = []
+    loop.poller.add_reader(ours.fileno(), lambda: calls.append(1))
+    loop.call_later(0.05, loop.stop)
+    loop.run_forever()
+    assert len(calls) > 10
+    loop.close()

@@ -44,14 +44,15 @@ class Poller:
         """Serve the sockets until `leave`, or for so long (None: for ever)."""
         self._left = False
         end = None if seconds is None else time.monotonic() + seconds
-        left: float | None = seconds
         while True:
-            events = self._epoll.poll(left, _BATCH)
+            events = self._epoll.poll(seconds, _BATCH)
             self._dispatch(events)
             if self._left or not events:
                 return
             if end is not None:
-                left = max(0.0, end - time.monotonic())
+                seconds = end - time.monotonic()
+                if seconds <= 0:
+                    return
 
     def add_reader(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` can be read, or has failed; replaces an earlier one."""
