@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tests.conftest import required
@@ -71,18 +72,25 @@ class Service:
         )
 
     def stop(self) -> None:
-        """Kill it, as a crash would."""
+        """Kill it and its children, as a crash of the machine would; none may still answer."""
         if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
+            processes = self._processes()
+            for each in processes:
+                with suppress(ProcessLookupError):  # gone with its parent
+                    os.kill(each, signal.SIGKILL)
             end(self._process)
             self._process = None
+            wait_for(lambda: not any(map(_is_there, processes[1:])), "its children live on")
 
-    def pause(self, number: signal.Signals = signal.SIGSTOP) -> None:
-        """Let it and its children hang, as a machine that is gone; SIGCONT wakes them."""
+    def _processes(self) -> tuple[int, ...]:
         assert self._process is not None
         own = self._process.pid
         children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-        processes = (own, *map(int, children))
+        return own, *map(int, children)
+
+    def pause(self, number: signal.Signals = signal.SIGSTOP) -> None:
+        """Let it and its children hang, as a machine that is gone; SIGCONT wakes them."""
+        processes = self._processes()
         for each in processes:
             os.kill(each, number)
         if number == signal.SIGSTOP:  # which a busy host may carry out a moment later
@@ -95,6 +103,14 @@ class Service:
     def _remove(self) -> None:
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_there(pid: int) -> bool:
+    """Whether a process lives; one that nobody has buried yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _stands_still(pid: int) -> bool:
