@@ -8,7 +8,6 @@ import dataclasses
 import resource
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -16,11 +15,11 @@ from pathlib import Path
 from types import FrameType
 
 from bench import collector, lookups, opcodes, recorded, report
-from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes
+from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes, ground
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
 from bench.peers.ours import earlier
-from bench.programs import Backend, BenchError, build, key_pair
+from bench.programs import BenchError, build
 from bench.recorded import RECORDED
 from bench.report import OURS, YARDSTICK, Results
 from perdition.errors import PerditionError
@@ -183,10 +182,7 @@ def _run(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     code = 0
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        pairs = {"tls": key_pair(folder), "rsa": key_pair(folder, "rsa:2048")}
-        backend = stack.enter_context(Backend())
-        bench = Bench(Site(folder, backend.port, pairs, sizes), peers, jobs, stack)
+        bench = Bench(stack.enter_context(ground(sizes)), peers, jobs, stack)
         try:
             bench.put_up()
             bench.play()

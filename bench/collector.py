@@ -11,36 +11,17 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
-from typing import ClassVar
 
-from bench.measure import QUICK, Site, metered
-from bench.peers.base import Setting
-from bench.peers.ours import Ours
-from bench.programs import Backend, Load, build, key_pair
+from bench.measure import QUICK, Site, ground, metered
+from bench.peers.ours import Wrapped, report_of
+from bench.programs import Load, build
 
 _LOGINS = 4000
 COLUMNS = ("µs CPU a login", "p50 ms", "p99 ms", "collections", "longest, ms")
 _SETTINGS = {"Python's": (700, 10, 10), "ours": None, "off": (0, 0, 0)}
-
-
-class _Collecting(Ours):
-    """Ours with other thresholds; its worker writes how often it collected, and for how long."""
-
-    name: ClassVar[str] = "collecting"
-
-    def __init__(self, thresholds: tuple[int, int, int] | None) -> None:
-        self._thresholds = thresholds
-
-    def command(self, setting: Setting) -> list[str]:
-        program, *rest = super().command(setting)
-        report = str(setting.folder / "collections")
-        words = ["--serve", json.dumps(self._thresholds), report, Path(program).name, *rest]
-        return [sys.executable, "-m", "bench.collector", *words]
 
 
 def _serve(thresholds: list[int] | None, report: int, command: list[str]) -> None:
@@ -74,7 +55,8 @@ def _measure(
 ) -> tuple[float, int, int, list[float]]:
     """CPU µs a login, its median and 99th percentile in µs, and the seconds of each collection."""
     with ExitStack() as stack:
-        running = site.start(_Collecting(thresholds), "plain")
+        peer = Wrapped("bench.collector", "--serve", json.dumps(thresholds))
+        running = site.start(peer, "plain")
         stack.callback(running.stop)
         stay = Load("hold", running.port, sessions=sessions, concurrency=20, limit=60)
         load = stack.enter_context(Load("logins", running.port, count=_LOGINS, concurrency=20))
@@ -82,8 +64,7 @@ def _measure(
             coming = aside.submit(stack.enter_context, stay)
             seen = load.work()
             coming.result()
-        report = max(site.folder.glob("collecting-*/collections"), key=os.path.getctime)
-        spent = [float(each) for each in report.read_text().split()]
+        spent = [float(each) for each in report_of(running.folder).read_text().split()]
     return meter.cpu / (_LOGINS + sessions) * 1e6, seen.p50_us, seen.p99_us, spent
 
 
@@ -92,9 +73,7 @@ def compare(sessions: int = 5000, rounds: int = 3) -> dict[str, dict[str, float]
     build()
     found: dict[str, list[tuple[float, int, int, list[float]]]] = {}
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        backend = stack.enter_context(Backend())
-        site = Site(folder, backend.port, {"tls": key_pair(folder)}, QUICK)
+        site = stack.enter_context(ground(QUICK))
         for _ in range(rounds):
             for name, thresholds in _SETTINGS.items():
                 found.setdefault(name, []).append(_measure(site, thresholds, sessions))

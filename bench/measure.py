@@ -8,6 +8,7 @@ import dataclasses
 import socket
 import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from typing import Any
 
 from bench import proc
 from bench.peers.base import Peer, Running, Setting, free_port
-from bench.programs import BenchError, Load, pinned
+from bench.programs import Backend, BenchError, Load, key_pair, pinned
 from bench.rows import Sample
 
 Samples = dict[str, Sample]
@@ -80,6 +81,18 @@ class Site:
     def start(self, peer: Peer, flavour: str) -> Running:
         """Starts a fresh instance of the peer on a port of its own."""
         return Running(peer, self.setting(peer, flavour))
+
+
+@contextmanager
+def ground(sizes: Sizes) -> Iterator[Site]:
+    """Gives a site with a back end, key pairs and a folder of its own, which end with it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="perdition-bench-") as name,
+        Backend() as backend,
+    ):
+        folder = Path(name)
+        pairs = {"tls": key_pair(folder), "rsa": key_pair(folder, "rsa:2048")}
+        yield Site(folder, backend.port, pairs, sizes)
 
 
 @dataclass

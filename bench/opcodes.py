@@ -8,19 +8,17 @@ in them. Run as `python -m bench.opcodes [--tls] [--lines N]`.
 import argparse
 import json
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, ClassVar
+from typing import Any
 
-from bench.measure import QUICK, Site
-from bench.peers.base import Setting
-from bench.peers.ours import Ours
-from bench.programs import Backend, Load, build, key_pair
+from bench.measure import QUICK, ground
+from bench.peers.ours import Wrapped, report_of
+from bench.programs import Load, build
 
 _LOGINS = 300
 
@@ -33,17 +31,6 @@ class Function:
     place: str
     calls: float
     instructions: float
-
-
-class _Counted(Ours):
-    """Ours, with every instruction of its worker counted into a file."""
-
-    name: ClassVar[str] = "counted"
-
-    def command(self, setting: Setting) -> list[str]:
-        program, *rest = super().command(setting)
-        report = str(setting.folder / "counts")
-        return [sys.executable, "-m", "bench.opcodes", "--count", report, Path(program).name, *rest]
 
 
 def _count(report: Path, command: list[str]) -> None:
@@ -91,16 +78,14 @@ def measure(*, tls: bool = False) -> list[Function]:
     """Gives what each function takes of a login and logout, the greediest first."""
     build()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        backend = stack.enter_context(Backend())
-        site = Site(folder, backend.port, {"tls": key_pair(folder)}, QUICK)
-        running = site.start(_Counted(), "tls" if tls else "plain")
+        site = stack.enter_context(ground(QUICK))
+        running = site.start(Wrapped("bench.opcodes", "--count"), "tls" if tls else "plain")
         stack.callback(running.stop)
         options: dict[str, Any] = {"tls": "full"} if tls else {}
         with Load("logins", running.port, count=_LOGINS, concurrency=20, **options) as load:
             load.work()
         running.stop()
-        found = json.loads((folder / "counted-0" / "counts").read_text())
+        found = json.loads(report_of(running.folder).read_text())
     each = [Function(name, place, n / _LOGINS, i / _LOGINS) for name, place, n, i in found]
     return sorted(each, key=lambda function: -function.instructions)
 

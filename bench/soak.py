@@ -8,17 +8,15 @@ warm-up, or descriptors are more than before the first client.
 import argparse
 import resource
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from bench import proc
-from bench.measure import FULL, Site
+from bench.measure import FULL, ground
 from bench.peers.base import Running
 from bench.peers.ours import Ours
-from bench.programs import Backend, BenchError, Load, build, key_pair
+from bench.programs import BenchError, Load, build
 from bench.steady import GROWTH
 
 _WARM_UP = 2  # slices
@@ -41,9 +39,7 @@ def run(logins: int, gigabytes: float, slices: int) -> None:
     each = max(1, logins // slices // 2), max(4, int(gigabytes * 1e9 / slices / 2))
     began = time.monotonic()
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        backend = stack.enter_context(Backend())
-        site = Site(folder, backend.port, {"tls": key_pair(folder)}, FULL)
+        site = stack.enter_context(ground(FULL))
         peers = [site.start(Ours(), flavour) for flavour in ("plain", "tls")]
         for running in peers:
             stack.callback(running.stop)

@@ -7,16 +7,14 @@ memory or descriptors have grown since the warm-up.
 import argparse
 import resource
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 from bench import proc
-from bench.measure import FULL, Site
+from bench.measure import FULL, ground
 from bench.peers.base import Running
 from bench.peers.ours import Ours
-from bench.programs import Backend, BenchError, Load, build, key_pair
+from bench.programs import BenchError, Load, build
 
 GROWTH = 0.02  # share of the memory after the warm-up that may come on top of it
 
@@ -37,9 +35,7 @@ def run(sessions: int, rate: int, seconds: int) -> None:
     """Holds the sessions, streams the logins, compares before and after."""
     warm_up = max(1, seconds // 6)
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdition-bench-")))
-        backend = stack.enter_context(Backend())
-        running = Site(folder, backend.port, {"tls": key_pair(folder)}, FULL).start(Ours(), "tls")
+        running = stack.enter_context(ground(FULL)).start(Ours(), "tls")
         stack.callback(running.stop)
         hold = stack.enter_context(
             Load("hold", running.port, sessions=sessions, concurrency=100, tls="full")

@@ -80,11 +80,11 @@ class Running:
         """Starts the peer on the first processor, or `free` on all."""
         self.peer, self.port, self.tls = peer, setting.port, setting.tls
         setting.folder.mkdir(parents=True)
-        self._folder = setting.folder
+        self.folder = setting.folder
         command = peer.command(setting)
         command = command if free else pinned(command, 0)
         began = time.perf_counter()
-        with (self._folder / "output").open("wb") as output:
+        with (self.folder / "output").open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -125,7 +125,7 @@ class Running:
 
     def _last_words(self) -> str:
         for name in ("output", "log", "error.log"):
-            path = self._folder / name
+            path = self.folder / name
             lines = path.read_text(errors="replace").split("\n") if path.exists() else []
             said = [line for line in lines if line.strip()]
             if said:

@@ -67,6 +67,27 @@ class Ours(Peer):
         return [str(self.commands / name), "-f", str(path)]
 
 
+class Wrapped(Ours):
+    """Ours, started by a module of the bench that looks into its worker.
+
+    The module is called with `words`, the path of a report that it may write, and the command.
+    """
+
+    name = "wrapped"
+
+    def __init__(self, module: str, *words: str) -> None:
+        self._start = [sys.executable, "-m", module, *words]
+
+    def command(self, setting: Setting) -> list[str]:
+        program, *rest = super().command(setting)
+        return [*self._start, str(report_of(setting.folder)), Path(program).name, *rest]
+
+
+def report_of(folder: Path) -> Path:
+    """Says where a wrapped peer in that folder writes."""
+    return folder / "report"
+
+
 def earlier(commands: Path) -> Ours:
     """Gives another version of ours as a peer, whose commands are in that folder."""
 

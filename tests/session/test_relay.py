@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
-import trustme
+from tests.servers.tls import contexts_for, shake
 
 from perdition.session.loop import Loop
 from perdition.session.relay import Means, Relay
@@ -27,12 +27,7 @@ TLS_PAIRS = list(product((False, True), repeat=2))
 @pytest.fixture(scope="module")
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A server's and a client's context that trust each other."""
-    authority = trustme.CA()
-    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(ours)
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(theirs)
-    return ours, theirs
+    return contexts_for("localhost")
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -57,12 +52,7 @@ def pair(
         )
         thread.start()
         ours = TlsSocket(plain, contexts[0], None, server=True)
-        while not done:
-            try:
-                ours.tls.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                select.select([ours], [], [], 5)
+        shake(ours)
         thread.join()
         peer = done[0]
     peer.settimeout(15)
@@ -317,31 +307,36 @@ def test_a_slow_reader_costs_no_memory(
     assert len(client.makefile("rb").read()) == sent
 
 
-@pytest.mark.parametrize("tls", [False, True])
-def test_a_server_that_ends_takes_the_session_with_it(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext], tls: bool
-) -> None:
-    client, front = pair(tls, contexts)
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+def started(
+    request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> Iterator[tuple[socket.socket, socket.socket, Running]]:
+    """A client, plain or with TLS, a plain server, and the relay that runs between them."""
+    client, front = pair(request.param, contexts)
     server, back = pair(False, contexts)
     running = Running(front, back)
     running.start()
+    yield client, server, running
+    client.close()
+    server.close()
+    running.join()
+
+
+def test_a_server_that_ends_takes_the_session_with_it(
+    started: tuple[socket.socket, socket.socket, Running],
+) -> None:
+    client, server, running = started
     server.sendall(b"bye")
     server.shutdown(socket.SHUT_WR)
     assert client.makefile("rb").read() == b"bye"
     running.join()
     assert running.words == [""]
-    client.close()
-    server.close()
 
 
-@pytest.mark.parametrize("tls", [False, True])
 def test_a_server_that_ends_still_gets_what_the_client_had_sent(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext], tls: bool
+    started: tuple[socket.socket, socket.socket, Running],
 ) -> None:
-    client, front = pair(tls, contexts)
-    server, back = pair(False, contexts)
-    running = Running(front, back)
-    running.start()
+    client, server, running = started
     busy, go_on = threading.Event(), threading.Event()
     running.loop.call_soon_threadsafe(busy.set)
     running.loop.call_soon_threadsafe(go_on.wait, 5)
@@ -350,9 +345,6 @@ def test_a_server_that_ends_still_gets_what_the_client_had_sent(
     client.sendall(b"z" * 1000)
     go_on.set()
     assert drink(server, 1000) == b"z" * 1000
-    client.close()
-    server.close()
-    running.join()
 
 
 def test_idle_ends_it_and_traffic_defers_it() -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-import trustme
+from tests.servers.tls import contexts_for, shake
 
 from perdition.tls_socket import TlsSocket
 
@@ -19,12 +19,7 @@ NAME = "bücher.example"
 @pytest.fixture(scope="module")
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A server's and a client's context that trust each other."""
-    authority = trustme.CA()
-    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(NAME).configure_cert(ours)
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(theirs)
-    return ours, theirs
+    return contexts_for(NAME)
 
 
 @pytest.fixture
@@ -37,17 +32,6 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     yield near, far
     near.close()
     far.close()
-
-
-def shake(sock: TlsSocket) -> None:
-    """Make the handshake of a non-blocking socket."""
-    while True:
-        try:
-            sock.tls.do_handshake()
-        except ssl.SSLWantReadError:
-            assert select.select([sock], [], [], 10)[0]
-        else:
-            return
 
 
 def read(sock: TlsSocket) -> bytes:

@@ -77,11 +77,9 @@ class Poller:
 
     def add_writer(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` can be written, or has failed; replaces an earlier one."""
-        writers = self._writers
-        if fd in writers:
-            writers[fd] = callback
-        else:
-            writers[fd] = callback
+        known = fd in self._writers
+        self._writers[fd] = callback
+        if not known:
             self._watch(fd, _OUT if self._reader(fd) is None else _IN | _OUT)
 
     def remove_writer(self, fd: int) -> None:

@@ -4,8 +4,8 @@ The relay knows no protocol, no log and no configuration. A chunk costs one read
 no allocation that outlives it; when a sink is slow, its source is not read (back-pressure). Chunks
 double while the sink takes them whole, up to the buffer, and are small again when it does not: so a
 fast transfer costs few steps, and a slow client holds little. Large ones between two plain sockets
-never leave the kernel (`splice`). An end of one direction is passed on as such (half-close), and
-the other direction goes on.
+never leave the kernel (`splice`). A client's end is passed on as such (half-close), and the answers
+go on; a server's end is the session's as soon as nothing is under way.
 Invariant: what was read from one side is written to the other, once, in order, or the session ends.
 """
 

@@ -46,8 +46,7 @@ class Side(Generic[G]):
     """A peer before the relay; `sock` is the plain or the TLS socket."""
 
     __slots__ = (
-        "backlog", "ended", "fd", "grammar", "on_event", "on_lost", "poller",
-        "reading", "sock",
+        "backlog", "ended", "fd", "grammar", "on_event", "on_lost", "poller", "reading", "sock",
     )  # fmt: skip
 
     def __init__(
