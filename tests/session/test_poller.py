@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -166,3 +167,44 @@ def test_timers_come_though_sockets_always_have_something(pairs: Pairs) -> None:
     loop.run_forever()
     assert len(calls) > 10
     loop.close()
+
+
+def test_a_large_batch_sends_behind_itself(pairs: Pairs) -> None:
+    heard: list[str] = []
+    faults: list[Exception] = []
+    poller = Poller(failed=faults.append, after=lambda: heard.append("after"))
+
+    def last() -> None:
+        assert not poller.crowded
+        heard.append("last")
+        raise ValueError("costs nobody else anything")
+
+    def late() -> None:
+        heard.append("late")
+        poller.later(last)
+
+    def readable(sock: socket.socket) -> None:
+        sock.recv(1)
+        heard.append("crowded" if poller.crowded else "few")
+        poller.later(late)
+
+    ends = [end for pair in pairs for end in pair]
+    for sock in ends:
+        poller.add_reader(sock.fileno(), partial(readable, sock))
+    for ours, theirs in pairs[:2]:
+        ours.send(b"!")
+        theirs.send(b"!")
+    poller.wait(0)
+    assert heard == ["few"] * 4 + ["late"] * 4 + ["last"] * 4 + ["after"]
+    del heard[:]
+    for ours, theirs in pairs:
+        ours.send(b"!")
+        theirs.send(b"!")
+    poller.wait(0)
+    assert heard == ["crowded"] * 6 + ["late"] * 6 + ["last"] * 6 + ["after"]
+    assert len(faults) == 10
+    del heard[:]
+    poller.later(lambda: heard.append("ahead"))
+    poller.wait(0)
+    assert heard[:2] == ["ahead", "after"]
+    poller.close()

@@ -16,12 +16,20 @@ from itertools import product
 import pytest
 from tests.servers.tls import contexts_for, shake
 
+from perdition.session import poller
 from perdition.session.loop import Loop
 from perdition.session.relay import Means, Relay
 from perdition.session.splice import Pipe
 from perdition.tls_socket import TlsSocket
 
 TLS_PAIRS = list(product((False, True), repeat=2))
+
+
+@pytest.fixture(autouse=True, params=["few", "crowd"])
+def batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test twice: small chunks are sent at once, or behind the batch of events."""
+    if request.param == "crowd":
+        monkeypatch.setattr(poller, "_FEW", -1)
 
 
 @pytest.fixture(scope="module")

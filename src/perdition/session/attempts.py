@@ -107,11 +107,10 @@ class Attempts(Stepped):
         order = list(addresses)
         for number, address in enumerate(order, 1):
             try:
-                sock = dial.connect(address, service.sources, keepalive=service.keepalive)
+                self.server = self._connect(address)
             except OSError as error:
                 refused.detail = error.strerror or str(error)
                 continue
-            self.server = Side(service.poller, sock, self.step, self._server_lost)
             if number <= len(addresses):
                 patience = NEXT_ADDRESS if len(addresses) > 1 else 0.0
             else:
@@ -142,6 +141,14 @@ class Attempts(Stepped):
         if down and service.health.failed(server, slow=slow):
             service.log.err(f"server {server} is down: {refused.detail}")
         return refused, secure
+
+    def _connect(self, address: dial.SockAddress) -> Side[Back]:
+        """Begin a connection; OSError when there is no socket for it."""
+        service, (family, where) = self.service, address
+        sock = dial.open_socket(family, service.sources, keepalive=service.keepalive)
+        side: Side[Back] = Side(service.poller, sock, self.step, self._server_lost)
+        side.connect(where)
+        return side
 
     async def _resolve(self, server: Server) -> tuple[dial.SockAddress, ...]:
         """The addresses of a server; none, logged, when the resolver knows none."""

@@ -21,7 +21,6 @@ from perdition.route import Server
 SockAddress = tuple[int, tuple[str, int] | tuple[str, int, int, int]]  # family, address
 
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-_BEGUN = (0, errno.EINPROGRESS)
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python names it from 3.13 on
 NAME_LIFETIME = 60.0  # seconds that an answer of the resolver is used without asking again
 NAME_PATIENCE = 1.0  # seconds that the resolver has where an older answer can serve
@@ -157,14 +156,13 @@ class Sources:
         return choice[self._turn % len(choice)]
 
 
-def connect(
-    address: SockAddress, sources: Sources | None = None, *, keepalive: bool = False
+def open_socket(
+    family: int, sources: Sources | None = None, *, keepalive: bool = False
 ) -> socket.SocketType:
-    """Start a connection, from one of `sources`, and return its socket; reading tells how it went.
+    """Return a socket to connect from, with one of `sources` where there are some.
 
-    Raises OSError when it can't even be started.
+    Raises OSError when there is none to be had.
     """
-    family, where = address
     sock = socket.SocketType(family, _STREAM)
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -174,9 +172,6 @@ def connect(
             # The port is chosen at the connect: as many connections as each pair of ends has ports.
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
             sock.bind((source, 0))
-        code = sock.connect_ex(where)
-        if code not in _BEGUN:
-            raise OSError(code, errno.errorcode.get(code, str(code)))
     except OSError:
         sock.close()
         raise

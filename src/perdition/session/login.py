@@ -335,7 +335,6 @@ class Session(Attempts):
         assert back is not None
         self._arrived()
         front.accepted(accepted)
-        client.send(front.take())
         to_server, to_client = front.unread(), back.unread()
         if self.trace is not None:
             self.trace.logged_in()
@@ -351,7 +350,7 @@ class Session(Attempts):
             self.trail.said_at = relay.active
         if service.first_due:
             service.sweep.by(self, relay.active + service.first_due)
-        relay.down.start(to_client, client_backlog)
+        relay.down.start(to_client, client_backlog + front.take())
         if not relay.closed:
             relay.up.start(to_server, server_backlog)
 

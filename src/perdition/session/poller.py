@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BATCH = 256  # events fetched at once
 _MORE = 256  # descriptors for which there is room at once
+_FEW = 4  # events of a batch whose callbacks may send as they go
 
 Callback = Callable[[], None]
 
 
 class Poller:
-    """Callbacks by descriptor; `after` is called once behind each batch of them."""
+    """Callbacks by descriptor; `after` is called once behind each batch of them.
+
+    While a batch is a large one `crowded` is true, and what callbacks have to send goes out behind
+    it, by `later`: whoever sleeps is woken once by all that is there for him, and not by each of
+    a packet. Where clients or servers are on the same machine, a login is a quarter cheaper so.
+    """
 
     def __init__(self, *, failed: Callable[[Exception], None], after: Callable[[], None]) -> None:
         self._epoll = select.epoll()
@@ -31,6 +38,10 @@ class Poller:
         self._failed = failed
         self._after = after
         self._left = False
+        self._later: deque[Callback] = deque()
+        # Calls something behind the batch under way, or ahead of the next.
+        self.later: Callable[[Callback], None] = self._later.append
+        self.crowded = False
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -44,10 +55,12 @@ class Poller:
         """Serve the sockets until `leave`, or for so long (None: for ever)."""
         self._left = False
         end = None if seconds is None else time.monotonic() + seconds
-        while True:
+        if self._later:
+            self._dispatch([])
+        while not self._left:
             events = self._epoll.poll(seconds, _BATCH)
             self._dispatch(events)
-            if self._left or not events:
+            if not events:
                 return
             if end is not None:
                 seconds = end - time.monotonic()
@@ -100,13 +113,20 @@ class Poller:
             self._epoll.modify(fd, mask)
 
     def _dispatch(self, ready: list[tuple[int, int]]) -> None:
-        readers = self._readers
-        for fd, events in ready:
+        readers, later = self._readers, self._later
+        self.crowded = len(ready) > _FEW
+        coming = iter(ready)
+        while True:
             try:
-                if events != _IN:
-                    self._ready(fd, events)
-                elif (reader := readers[fd]) is not None:
-                    reader()
+                for fd, events in coming:
+                    if events != _IN:
+                        self._ready(fd, events)
+                    elif (reader := readers[fd]) is not None:
+                        reader()
+                self.crowded = False
+                while later:
+                    later.popleft()()
+                break
             except Exception as error:  # one of four doors: a fault costs one callback
                 self._failed(error)
         self._after()

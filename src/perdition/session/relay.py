@@ -1,18 +1,21 @@
 """The bytes after the login: two flows between two sockets, and nothing else.
 
 The relay knows no protocol, no log and no configuration. A chunk costs one read and one write and
-no allocation that outlives it; when a sink is slow, its source is not read (back-pressure). Chunks
-double while the sink takes them whole, up to the buffer, and are small again when it does not: so a
-fast transfer costs few steps, and a slow client holds little. Large ones between two plain sockets
-never leave the kernel (`splice`). A client's end is passed on as such (half-close), and the answers
-go on; a server's end is the session's as soon as nothing is under way.
+no allocation that outlives it; only small ones of a large batch of events wait for its end. When a
+sink is slow, its source is not read (back-pressure). Chunks double while the sink takes them whole,
+up to the buffer, and are small again when it does not: so a fast transfer costs few steps, and a
+slow client holds little. Large ones between two plain sockets never leave the kernel (`splice`).
+A client's end is passed on as such (half-close), and the answers go on; a server's end is the
+session's as soon as nothing is under way.
 Invariant: what was read from one side is written to the other, once, in order, or the session ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import ssl
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,14 +25,22 @@ from perdition.tls_socket import TlsSocket
 _WANT_READ = (BlockingIOError, ssl.SSLWantReadError)
 _RECORD = 16384  # bytes; a shorter read from TLS means that no more is there
 _CHUNK = 32768  # bytes read at once from a peer of which nothing is known
+_SMALL = 4096  # bytes that may wait for the end of a large batch
 _LINGER = 30  # seconds without traffic that a half-closed session may last
 _ENDED, _TOLD = 1, 2
+_NOTHING = bytes(4)  # as FIONREAD says it: no byte has come; without an exception for that
 IDLE = "Timeout piping data."  # why a relay has ended, as 2.2 says it
 _QUIET = 2  # seconds without traffic before a TLS server hears that its client has ended
 
 
 class Poller(Protocol):
     """Callbacks by descriptor."""
+
+    crowded: bool  # what is small is to be sent by `later`
+
+    @property
+    def later(self) -> Callable[[Callable[[], None]], None]:
+        """Calls something behind the batch of events under way."""
 
     def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:
         """Call it whenever `fd` can be read."""
@@ -92,7 +103,7 @@ class Flow:
         self.source = source
         self.sink = sink
         self.most = _CHUNK  # bytes of the next chunk
-        self.backlog: bytes | memoryview = b""  # read and not yet taken by the sink
+        self.backlog: bytes | memoryview = b""  # read and not yet given to the sink, or not taken
         self.count = 0  # bytes read after the login
         self.ended = 0  # _ENDED: the source sends no more; _TOLD: and the sink knows
         self.stuck = False  # TLS wants to write before it can read on
@@ -104,7 +115,8 @@ class Flow:
             self._pour(most)
             return
         relay = self.relay
-        buffer = relay.means.buffer
+        means = relay.means
+        buffer = means.buffer
         try:
             got = self.source.recv_into(buffer, most)
             if got == _RECORD and isinstance(self.source, TlsSocket):
@@ -117,12 +129,17 @@ class Flow:
         except OSError:
             relay.close("")
             return
-        relay.active = relay.means.clock.now
+        relay.active = means.clock.now
         if not got:
             self._source_ended()
             return
         self.count += got
         data = buffer[:got]
+        if means.poller.crowded and (got <= _SMALL or self.backlog):
+            if not self.backlog:
+                means.poller.later(self._send_backlog)
+            self.backlog = bytes(self.backlog) + data
+            return
         try:
             sent = self.sink.send(data)
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
@@ -134,6 +151,33 @@ class Flow:
             self._hold(bytes(data[sent:]))
         elif got >= _CHUNK:
             self._want_more(got)
+
+    def _send_backlog(self) -> None:
+        """Send what waited for the end of a batch, unless the relay has ended meanwhile."""
+        waited = self.backlog
+        if not waited:
+            return
+        try:
+            sent = self.sink.send(waited)
+        except (*_WANT_READ, ssl.SSLWantWriteError):
+            sent = 0
+        except OSError:
+            self.relay.close("")
+            return
+        if sent < len(waited):
+            self._hold(bytes(waited[sent:]))
+            return
+        self.backlog = b""
+        if self.ended:
+            self._end_sink()
+
+    def send_last(self) -> None:
+        """Send what the sink takes of what waits, as the relay ends."""
+        waited, self.backlog = self.backlog, b""
+        try:
+            self.sink.send(waited)
+        except (OSError, ValueError):
+            pass  # it does not read, or is gone
 
     def _pour(self, most: int) -> None:
         """Move what is there, unseen."""
@@ -237,9 +281,7 @@ class Flow:
         up = relay.up
         if self.backlog or up.backlog or up.stuck:
             return False
-        try:
-            socket.SocketType.recv(up.source, 1, socket.MSG_PEEK)
-        except OSError:
+        if fcntl.ioctl(up.source.fileno(), termios.FIONREAD, _NOTHING) == _NOTHING:
             return True
         up()
         return relay.closed
@@ -279,20 +321,17 @@ class Flow:
     def start(self, early: bytes, waiting: bytes) -> None:
         """Send `waiting` (already counted elsewhere), then `early`, then what can be read."""
         self.count = len(early)
-        rest = waiting + early
-        if rest:
-            try:
-                rest = rest[self.sink.send(rest) :]
-            except (*_WANT_READ, ssl.SSLWantWriteError):
-                pass
-            except OSError:
-                rest = b""  # the sink is gone: reading from it tells
-        if rest:
-            self._hold(rest)
-        elif self.ended:
+        poller = self.relay.means.poller
+        self.backlog = waiting + early
+        if self.ended:
             self._source_ended()
         else:
-            self.relay.means.poller.add_reader(self.source.fileno(), self)
+            poller.add_reader(self.source.fileno(), self)
+        if self.backlog:
+            if poller.crowded:
+                poller.later(self._send_backlog)
+            else:
+                self._send_backlog()
 
 
 class PlainFlow(Flow):
@@ -350,9 +389,16 @@ class Relay:
             return
         self.closed = True
         up, down, poller = self.up, self.down, self.means.poller
+        if up.backlog or down.backlog:
+            up.send_last()
+            down.send_last()
         poller.forget(up.source.fileno())
         poller.forget(down.source.fileno())
-        up.source.close()
-        down.source.close()
+        if poller.crowded:
+            poller.later(up.source.close)
+            poller.later(down.source.close)
+        else:
+            up.source.close()
+            down.source.close()
         self.owner.relay_ended(self, why)
         del up.relay, down.relay  # no cycle is left to the garbage collector

@@ -2,8 +2,9 @@
 
 A side sits directly on the loop's readiness callbacks; there is no transport, task or future.
 It reads into its grammar, sends what the grammar answers, and passes events to `on_event` and
-ends to `on_lost`. It knows no protocol and takes no decision.
-Invariant: bytes leave in the order in which they were given, and none is lost at `hand_over`.
+ends to `on_lost`. It knows no protocol and takes no decision. In a large batch of events it sends
+behind the batch.
+Invariant: bytes leave in the order in which they were given, and none is lost at `release`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from perdition.session.poller import Poller
 from perdition.tls_socket import TlsSocket
 
 READ_SIZE = 16384  # a whole TLS record, so that nothing stays behind in OpenSSL's buffer
+_BEGUN = (0, errno.EINPROGRESS)
 HEADER_SIZE = 4096  # bytes looked at while a header is awaited
 _WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -156,20 +158,42 @@ class Side(Generic[G]):
         if self.backlog:
             self.backlog += data
             return
+        self.backlog = data
+        if self.poller.crowded:
+            self.poller.later(self._flush)
+        else:
+            self._flush()
+
+    def _flush(self) -> None:
+        data = self.backlog
+        if not data:
+            return
         try:
             sent = self.sock.send(data)
         except _WANTS:
             sent = 0
         except OSError:
-            return  # the peer is gone: reading tells, with the kernel's reason
-        if sent < len(data):
+            sent = len(data)  # the peer is gone: reading tells, with the kernel's reason
+        if sent == len(data):
+            self.backlog = b""
+        else:
             self.backlog = data[sent:]
             self.poller.add_writer(self.fd, self._writable)
 
     def _writable(self) -> None:
         self.poller.remove_writer(self.fd)
-        waited, self.backlog = self.backlog, b""
-        self.send(waited)
+        self._flush()
+
+    def connect(self, where: tuple[str, int] | tuple[str, int, int, int]) -> None:
+        """Begin to connect, behind the batch under way; `on_lost` says why there is no way."""
+        self.poller.later(partial(self._connect, where))
+
+    def _connect(self, where: tuple[str, int] | tuple[str, int, int, int]) -> None:
+        if self.fd < 0:
+            return
+        code = self.sock.connect_ex(where)
+        if code not in _BEGUN:
+            self._lose(PeerGone(os.strerror(code), unreachable=True))
 
     def when_connected(self) -> None:
         """Tell by `on_event(None)` when the connection is there, by `on_lost` why it is not."""
@@ -230,9 +254,10 @@ class Side(Generic[G]):
 
     def release(self) -> tuple[socket.SocketType, bytes]:
         """Let go of socket and backlog; the relay replaces the reading callback or removes it."""
-        if self.backlog:
+        backlog, self.backlog = self.backlog, b""
+        if backlog:
             self.poller.remove_writer(self.fd)
-        return self.sock, self.backlog
+        return self.sock, backlog
 
     def close(self, drain: int = 0) -> None:
         """Close the socket at once, politely where TLS is up; may be called twice.
@@ -242,6 +267,9 @@ class Side(Generic[G]):
         """
         if self.fd < 0:
             return
+        if self.backlog:
+            self._flush()
+            self.backlog = b""
         self.poller.forget(self.fd)
         self.fd = -1
         if drain and not self.ended:

@@ -1,0 +1,149 @@
+"""A side sends in order, at once or behind the batch, and loses nothing when it is let go of."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from perdition.errors import PeerGone, PerditionError
+from perdition.session import poller as poller_module
+from perdition.session.poller import Poller
+from perdition.session.side import Side
+
+
+class Ears:
+    """Hears what a side tells."""
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+        self.lost: list[PerditionError] = []
+
+
+@pytest.fixture
+def ears() -> Ears:
+    """What was told."""
+    return Ears()
+
+
+@pytest.fixture
+def poller() -> Iterator[Poller]:
+    """One whose callbacks may not fail."""
+
+    def failed(error: Exception) -> None:
+        raise error
+
+    made = Poller(failed=failed, after=lambda: None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ends(poller: Poller, ears: Ears) -> Iterator[tuple[Side[Any], socket.socket]]:
+    """A side and the socket of its peer."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    side: Side[Any] = Side(poller, ours, ears.events.append, ears.lost.append)
+    yield side, theirs
+    side.close()
+    theirs.close()
+
+
+def read(sock: socket.socket) -> bytes:
+    """What is there."""
+    try:
+        return sock.recv(1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+@pytest.mark.parametrize("few", [-1, 4])
+def test_bytes_leave_in_order(
+    poller: Poller,
+    ends: tuple[Side[Any], socket.socket],
+    few: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(poller_module, "_FEW", few)
+    side, theirs = ends
+    signal, other = socket.socketpair()
+    with signal, other:
+
+        def talk() -> None:
+            signal.recv(1)
+            side.send(b"one ")
+            side.send(b"two ")
+            assert read(theirs) == (b"one two " if few > 0 else b"")
+
+        poller.add_reader(signal.fileno(), talk)
+        other.send(b"!")
+        poller.wait(0)
+        assert read(theirs) == (b"" if few > 0 else b"one two ")
+        assert side.backlog == b""
+
+
+def test_a_full_socket_takes_the_rest_later(
+    poller: Poller, ends: tuple[Side[Any], socket.socket]
+) -> None:
+    side, theirs = ends
+    whole = bytes(range(256)) * 8192
+    side.send(whole)
+    assert side.backlog
+    side.send(b"end")
+    got = b""
+    while len(got) < len(whole) + 3:
+        got += read(theirs)
+        poller.wait(0)
+    assert got == whole + b"end"
+
+
+def test_what_waits_goes_with_the_socket_or_before_its_end(
+    poller: Poller, ends: tuple[Side[Any], socket.socket]
+) -> None:
+    side, theirs = ends
+    poller.crowded = True
+    side.send(b"handed over")
+    sock, backlog = side.release()
+    assert (sock, backlog) == (side.sock, b"handed over")
+    side.send(b"goodbye")
+    side.close()
+    assert read(theirs) == b"goodbye"
+    poller.crowded = False
+    poller.wait(0)  # what was to be called finds nothing to do
+
+
+def test_a_connection_that_cannot_begin(poller: Poller, ears: Ears) -> None:
+    side: Side[Any] = Side(
+        poller,
+        socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK),
+        ears.events.append,
+        ears.lost.append,
+    )
+    side.connect(("255.255.255.255", 9))
+    assert ears.lost == []  # whoever asked may still be at work
+    poller.wait(0)
+    (error,) = ears.lost
+    assert isinstance(error, PeerGone)
+    assert error.unreachable
+    assert "unreachable" in str(error)
+    assert side.fd < 0
+
+
+def test_a_side_closed_before_its_connection_began(poller: Poller, ears: Ears) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        door.setblocking(False)
+        side: Side[Any] = Side(
+            poller,
+            socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK),
+            ears.events.append,
+            ears.lost.append,
+        )
+        side.connect(door.getsockname())
+        side.close()
+        poller.wait(0)
+        with pytest.raises(BlockingIOError):
+            door.accept()
+    assert ears.lost == []
