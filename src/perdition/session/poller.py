@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import select
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -38,7 +37,7 @@ class Poller:
         self._failed = failed
         self._after = after
         self._left = False
-        self._later: deque[Callback] = deque()
+        self._later: list[Callback] = []
         # Calls something behind the batch under way, or ahead of the next.
         self.later: Callable[[Callback], None] = self._later.append
         self.crowded = False
@@ -114,8 +113,8 @@ class Poller:
 
     def _dispatch(self, ready: list[tuple[int, int]]) -> None:
         readers, later = self._readers, self._later
+        coming, waiting = iter(ready), iter(later)  # which a fault leaves where they are
         self.crowded = len(ready) > _FEW
-        coming = iter(ready)
         while True:
             try:
                 for fd, events in coming:
@@ -124,11 +123,12 @@ class Poller:
                     elif (reader := readers[fd]) is not None:
                         reader()
                 self.crowded = False
-                while later:
-                    later.popleft()()
+                for call in waiting:  # and it may add others
+                    call()
                 break
             except Exception as error:  # one of four doors: a fault costs one callback
                 self._failed(error)
+        later.clear()
         self._after()
 
     def _ready(self, fd: int, events: int) -> None:

@@ -136,9 +136,11 @@ class Flow:
         self.count += got
         data = buffer[:got]
         if means.poller.crowded and (got <= _SMALL or self.backlog):
-            if not self.backlog:
+            if self.backlog:
+                self.backlog = bytes(self.backlog) + data
+            else:
+                self.backlog = bytes(data)
                 means.poller.later(self._send_backlog)
-            self.backlog = bytes(self.backlog) + data
             return
         try:
             sent = self.sink.send(data)
