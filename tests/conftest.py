@@ -12,6 +12,7 @@ from typing import NoReturn
 import pytest
 import trustme
 from tests.servers.dovecot import Dovecot
+from tests.servers.endings import end_all
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +35,11 @@ def lacking(why: str) -> NoReturn:
 def required(name: str) -> str:
     """Return the path of a program that a test can't do without."""
     return find_program(name) or lacking(f"{name} is not installed: see tests/packages.txt")
+
+
+def pytest_sessionfinish() -> None:
+    """Leave nothing running."""
+    end_all()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ with its first process; ypmatch is run in there by nsenter(1). Nothing of the ho
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import signal
@@ -14,12 +13,13 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from tests.conftest import lacking
 from tests.popmap.battery import ENTRIES, Entries, Filled
 from tests.popmap.services import program
+from tests.servers.endings import at_end
 from tests.servers.ports import end, wait_for
 
 from perdition.popmap import nis
@@ -51,7 +51,7 @@ class Nis:
         for name in ("rpcbind", "ypserv", "ypbind", "ypmatch", "nsenter"):
             program(name, "/usr/sbin", "/sbin")
         self.folder = Path(tempfile.mkdtemp(prefix="perdition-nis-"))
-        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        at_end(partial(shutil.rmtree, self.folder, ignore_errors=True))
         path = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
         apart = ("--net", "--mount", "--uts", "--ipc", "--pid", "--fork", "--mount-proc")
         with (self.folder / "log").open("wb") as log:
@@ -59,9 +59,9 @@ class Nis:
                 ["unshare", *apart, "--kill-child", "sh", "-c", INSIDE, "sh", self.folder],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=path,
             )  # fmt: skip
-        atexit.register(end, self._shell)
+        at_end(partial(end, self._shell))
         self._server: subprocess.Popen[bytes] | None = None
-        atexit.register(self.stop)
+        at_end(self.stop)
         self.ypmatch = self.folder / "ypmatch"
         wait_for(lambda: self._first() and self._is_bound(), f"see {self.folder}/log")
         self.ypmatch.write_text(f'#!/bin/sh\nexec {" ".join(self._within())} ypmatch "$@"\n')

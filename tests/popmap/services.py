@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.conftest import required
+from tests.servers.endings import at_end
 from tests.servers.ports import end, free_port, listens, wait_for
 
 PASSWORD = "sesame"
@@ -40,7 +40,7 @@ class Service:
         if self.user:
             shutil.chown(self.folder, self.user)
             self.folder.chmod(0o755)
-        atexit.register(self._remove)
+        at_end(self._remove)
 
     def as_user(self, *words: str | Path) -> list[str | Path]:
         """The command as the user that the program wants to be."""
