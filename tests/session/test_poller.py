@@ -128,6 +128,19 @@ def test_a_hang_up_that_nobody_hears_is_told_once(poller: Poller, pairs: Pairs) 
     assert heard == [1]
 
 
+def test_room_for_writing_that_nobody_waits_for_any_more(poller: Poller, pairs: Pairs) -> None:
+    ours, theirs = pairs[0]
+    heard: list[int] = []
+    poller.add_reader(ours.fileno(), lambda: heard.append(1))
+    poller.add_writer(ours.fileno(), lambda: None)
+    batch = poller._epoll.poll(1)
+    poller.remove_writer(ours.fileno())  # as an earlier callback of the batch may do
+    poller._dispatch(batch)
+    theirs.sendall(b"!")
+    poller._dispatch(poller._epoll.poll(1))
+    assert heard == [1]
+
+
 def test_the_loop_serves_tasks_threads_and_timers_among_sockets(pairs: Pairs) -> None:
     faults: list[Exception] = []
     loop = Loop(failed=faults.append, after=lambda: None)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import ssl
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +23,12 @@ class Ears:
     def __init__(self) -> None:
         self.events: list[object] = []
         self.lost: list[PerditionError] = []
+
+
+def unconnected(poller: Poller, ears: Ears) -> Side[Any]:
+    """A side that may connect."""
+    sock = socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    return Side(poller, sock, ears.events.append, ears.lost.append)
 
 
 @pytest.fixture
@@ -116,12 +125,7 @@ def test_what_waits_goes_with_the_socket_or_before_its_end(
 
 
 def test_a_connection_that_cannot_begin(poller: Poller, ears: Ears) -> None:
-    side: Side[Any] = Side(
-        poller,
-        socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK),
-        ears.events.append,
-        ears.lost.append,
-    )
+    side = unconnected(poller, ears)
     side.connect(("255.255.255.255", 9))
     assert ears.lost == []  # whoever asked may still be at work
     poller.wait(0)
@@ -135,15 +139,39 @@ def test_a_connection_that_cannot_begin(poller: Poller, ears: Ears) -> None:
 def test_a_side_closed_before_its_connection_began(poller: Poller, ears: Ears) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         door.setblocking(False)
-        side: Side[Any] = Side(
-            poller,
-            socket.SocketType(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK),
-            ears.events.append,
-            ears.lost.append,
-        )
+        side = unconnected(poller, ears)
         side.connect(door.getsockname())
         side.close()
         poller.wait(0)
         with pytest.raises(BlockingIOError):
             door.accept()
     assert ears.lost == []
+
+
+def test_an_event_of_whoever_had_the_number_before(poller: Poller, ears: Ears) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        side = unconnected(poller, ears)
+        side.connect(door.getsockname())
+        side.resume()
+        poller._dispatch([(side.fd, select.EPOLLIN)])  # it connects behind this batch
+        assert ears.lost == []
+        door.accept()[0].close()
+        poller.wait(1)
+        assert [str(error) for error in ears.lost] == ["connection closed"]
+        side.close()
+
+
+def test_a_peer_that_is_gone_ahead_of_its_handshake(poller: Poller, ears: Ears) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        theirs = socket.create_connection(door.getsockname())
+        ours = door.accept()[0]
+    ours.setblocking(False)
+    side: Side[Any] = Side(poller, ours, ears.events.append, ears.lost.append)
+    poller.crowded = True
+    side.send(b"OK Begin TLS\r\n")
+    poller.crowded = False
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    with pytest.raises(PeerGone):
+        side.start_tls(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), None, server=True)
+    side.close()

@@ -8,7 +8,6 @@ Invariant: the password is given to prompts that are not echoed, the user's name
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_void_p
 
 from perdition.errors import StartError

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import encodings.idna  # noqa: F401 - getaddrinfo wants it, when its file may be out of reach
 import errno
-import random
+import os
 import socket
 import time
 from collections.abc import Sequence
@@ -126,7 +126,7 @@ class Rotation:
 
     def __init__(self, servers: tuple[Server, ...], port: str) -> None:
         self.servers = tuple(Server(s.host, s.port or port) for s in servers)
-        self._next = random.randrange(len(servers)) if servers else 0
+        self._next = int.from_bytes(os.urandom(4), "big") % len(servers) if servers else 0
 
     def turn(self) -> tuple[Server, ...]:
         """Return all servers in the order in which to try them."""

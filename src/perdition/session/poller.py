@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-_BATCH = 256  # events fetched at once
+_BATCH = 64  # events fetched at once; what the first has to say may wait for the last
 _MORE = 256  # descriptors for which there is room at once
 _FEW = 4  # events of a batch whose callbacks may send as they go
 
@@ -24,9 +24,9 @@ Callback = Callable[[], None]
 class Poller:
     """Callbacks by descriptor; `after` is called once behind each batch of them.
 
-    While a batch is a large one `crowded` is true, and what callbacks have to send goes out behind
-    it, by `later`: whoever sleeps is woken once by all that is there for him, and not by each of
-    a packet. Where clients or servers are on the same machine, a login is a quarter cheaper so.
+    While a batch is a large one `crowded` is true, and what is small is sent behind it, by `later`:
+    who sleeps on the same machine is woken once by all that is there for him, and not by each
+    packet. A login is a quarter cheaper so.
     """
 
     def __init__(self, *, failed: Callable[[Exception], None], after: Callable[[], None]) -> None:
@@ -139,7 +139,7 @@ class Poller:
         writer = self._writers.get(fd)
         if writer is not None:
             writer()
-        elif reader is None:
+        elif self._reader(fd) is None:
             # Failed, and nobody listens: whoever adds a callback will hear of it.
             with suppress(OSError):  # closed meanwhile, by an earlier callback of the batch
                 self._epoll.unregister(fd)

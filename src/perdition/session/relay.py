@@ -93,7 +93,10 @@ class Means:
 
 
 class Flow:
-    """One direction: reads `source`, writes `sink`."""
+    """One direction: reads `source`, writes `sink`.
+
+    Outside a batch of events, `source` is not read while there is a backlog.
+    """
 
     __slots__ = ("backlog", "count", "ended", "most", "relay", "sink", "source", "stuck")
     is_plain = False
@@ -164,8 +167,7 @@ class Flow:
         except (*_WANT_READ, ssl.SSLWantWriteError):
             sent = 0
         except OSError:
-            self.relay.close("")
-            return
+            sent = len(waited)  # the sink is gone: reading tells, behind what it has said last
         if sent < len(waited):
             self._hold(bytes(waited[sent:]))
             return
@@ -249,6 +251,8 @@ class Flow:
             self.backlog = b""
             if self.ended:
                 self._end_sink()
+                if relay.closed:
+                    return
             else:
                 relay.means.poller.add_reader(self.source.fileno(), self)
         relay.means.poller.remove_writer(self.sink.fileno())

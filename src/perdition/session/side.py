@@ -64,7 +64,7 @@ class Side(Generic[G]):
         self.on_event = on_event
         self.on_lost = on_lost
         self.grammar: G | None = None
-        self.backlog = b""  # what the socket did not take yet
+        self.backlog = b""  # what the socket was not offered yet, or did not take
         self.ended = False  # the peer has said that it sends no more
         self.reading = False
 
@@ -123,7 +123,9 @@ class Side(Generic[G]):
         except _WANTS:
             return
         except OSError as error:
-            self._lose(gone(error))
+            # Not connected: it begins to behind this batch, and its number was another's in it.
+            if error.errno != errno.ENOTCONN:
+                self._lose(gone(error))
             return
         if not data:
             self.pause()
@@ -213,13 +215,22 @@ class Side(Generic[G]):
     # -- TLS --------------------------------------------------------------------------------
 
     def start_tls(self, context: ssl.SSLContext, server_name: str | None, *, server: bool) -> None:
-        """Start the handshake; `on_event(None)` tells of its end, `on_lost` of its failure."""
+        """Start the handshake; `on_event(None)` tells of its end, `on_lost` of its failure.
+
+        Raises PeerGone when what comes ahead of it can't be sent.
+        """
         self.pause()
         if self.backlog:
             self.poller.remove_writer(self.fd)
             early = bytes(self.backlog)
             self.backlog = b""
-            if self.sock.send(early) < len(early):
+            try:
+                sent = self.sock.send(early)
+            except _WANTS:
+                sent = 0
+            except OSError as error:
+                raise gone(error) from None
+            if sent < len(early):
                 raise PeerGone("does not read what comes ahead of TLS")
         self.sock = TlsSocket(self.sock, context, server_name, server=server)
         if server:

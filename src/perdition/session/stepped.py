@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine, Generator
 from enum import IntEnum
+from functools import partial
 from typing import Any, TypeVar
 
 from perdition.errors import DeadlineExpired, PerditionError
@@ -121,11 +122,14 @@ class Stepped:
 
     def _expect_connection(self, patience: float) -> None:
         """The server has to connect in time; after `patience`, in seconds, another address may."""
-        if patience:
-            self.service.loop.call_later(patience, self._try_next, self._attempt())
+        if patience:  # from the moment when it begins to connect
+            self.service.poller.later(partial(self._be_patient, patience, self._attempt()))
         self._step = Step.CONNECT
         self._step_due = self.service.sweep.now + self.service.timeouts.server[0] + 1
         self.service.sweep.by(self, self._step_due)
+
+    def _be_patient(self, seconds: float, attempt: object) -> None:
+        self.service.loop.call_later(seconds, self._try_next, attempt)
 
     def _expect(self, step: Step) -> None:
         """The server has done what comes before `step`, which has its time from the start, too."""
