@@ -47,8 +47,8 @@ class Peer(ABC):
     has_tls: ClassVar[bool] = True
     logs_in: ClassVar[bool] = True
     """Whether it reads the client's login; one that does not is a floor, and no rival."""
-    relays: ClassVar[bool] = True
-    """Whether it can carry more than a line."""
+    relays: ClassVar[frozenset[str]] = frozenset({"plain", "tls"})
+    """In which flavours it can be asked to carry more than a line."""
     needs: ClassVar[dict[str, str]]
     """Path of a file or name of a command: what provides it."""
 
@@ -83,6 +83,9 @@ class Running:
         self.folder = setting.folder
         command = peer.command(setting)
         command = command if free else pinned(command, 0)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.check_hostname = False
+        self._context.verify_mode = ssl.CERT_NONE
         began = time.perf_counter()
         with (self.folder / "output").open("wb") as output:
             self._process = subprocess.Popen(
@@ -115,10 +118,7 @@ class Running:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as link:
                 if not self.tls:
                     return link.recv(100).startswith(b"* OK")
-                context = ssl.create_default_context()
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-                with context.wrap_socket(link) as wrapped:
+                with self._context.wrap_socket(link) as wrapped:
                     return wrapped.recv(100).startswith(b"* OK")
         except OSError:
             return False

@@ -74,9 +74,9 @@ class Attempts(Stepped):
     ) -> Accepted | Refused:
         """The first answer of a server that can be reached, or why none could; logged."""
         service = self.service
-        refused = Refused(Reason.UNREACHABLE if servers else Reason.NO_SERVER)
         alive = service.health.order(servers)
         if not alive:
+            refused = Refused(Reason.UNREACHABLE if servers else Reason.NO_SERVER)
             self._verdict(login, str(servers[0]) if servers else "", refused.reason)
         for server in alive:
             outcome, secure = await self._try_server(server, for_server)

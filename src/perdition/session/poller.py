@@ -96,14 +96,15 @@ class Poller:
 
     def remove_writer(self, fd: int) -> None:
         """Be told no more of room for writing."""
-        if self._writers.pop(fd, None) is not None:
+        if self._writers and self._writers.pop(fd, None) is not None:
             self._epoll.modify(fd, 0 if self._reader(fd) is None else _IN)
 
     def forget(self, fd: int) -> None:
         """Drop the callbacks of a descriptor that is closed next; the kernel forgets it then."""
         if 0 <= fd < len(self._readers):
             self._readers[fd] = None
-        self._writers.pop(fd, None)
+        if self._writers:
+            self._writers.pop(fd, None)
 
     def _watch(self, fd: int, mask: int) -> None:
         try:
