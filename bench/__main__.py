@@ -55,7 +55,9 @@ def _chosen(arguments: argparse.Namespace) -> tuple[list[Peer], list[Job], Sizes
     unknown = set(wanted) - {peer.name for peer in PEERS}
     if unknown:
         raise BenchError(f"no such peer: {', '.join(sorted(unknown))}")
-    jobs = [job for job in JOBS if not arguments.only or arguments.only in job.name]
+    jobs = [job for job in JOBS if job.quick or not arguments.quick]
+    if arguments.only:
+        jobs = [job for job in JOBS if arguments.only in job.name]
     if not jobs:
         raise BenchError(f"no such job: {arguments.only}")
     sizes = QUICK if arguments.quick else FULL
@@ -189,6 +191,7 @@ def _run(arguments: argparse.Namespace) -> int:
             if not (arguments.only or arguments.peers):
                 bench.results.instructions = opcodes.by_file()
                 if not arguments.quick:
+                    bench.results.bare_instructions = opcodes.of_bare()
                     _look_up(bench.results)
                     _progress("collector")
                     bench.results.collector = collector.compare()

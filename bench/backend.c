@@ -2,13 +2,15 @@
  *
  * It greets, accepts every login (atoms, quoted strings, literals of both kinds, SASL), answers
  * commands with OK, sinks literals of any length and sends FETCH-like literals of any length.
- * One thread, one epoll.  It prints "port N" and lives until its standard input is closed.
+ * One thread, one epoll.  It prints "port N" and lives until its standard input is closed.  Each line
+ * there lets it stay awake when there is nothing to do, or go to sleep again.
  * The load client does not pipeline behind FETCH, so input waits while output is pending.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +37,7 @@ struct peer {
 };
 
 static char input[CHUNK], filler[CHUNK];
-static int poll_fd;
+static int poll_fd, awake;
 
 static void say(struct peer *p, const char *text)
 {
@@ -242,11 +244,14 @@ int main(void)
 	ev.data.ptr = NULL;
 	epoll_ctl(poll_fd, EPOLL_CTL_ADD, STDIN_FILENO, &ev);
 	for (;;) {
-		int n = epoll_wait(poll_fd, events, 256, -1);
+		int n = epoll_wait(poll_fd, events, 256, awake ? 0 : -1);
+		if (!n)
+			sched_yield();
 		for (int i = 0; i < n; i++) {
 			if (!events[i].data.ptr) {
 				if (read(STDIN_FILENO, input, 1) <= 0)
 					return 0;
+				awake = !awake;
 			} else if (events[i].data.ptr == &listener) {
 				welcome(listener);
 			} else {

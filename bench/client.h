@@ -23,6 +23,7 @@ struct conn {
 struct options {
 	enum mode mode;
 	int port, tls, resume, concurrency;
+	int awake;             /* does not sleep while it waits */
 	long count, sessions;
 	long long bytes;
 	double limit;

@@ -1,7 +1,7 @@
 /* The load client of the benchmarks: many IMAP clients in one thread, plain or TLS 1.3.
  *
  *   load MODE --port N [--tls full|resumed] [--count N] [--concurrency K] [--bytes N]
- *        [--sessions M] [--limit SECONDS] [--user U] [--password P]
+ *        [--sessions M] [--limit SECONDS] [--awake 1] [--user U] [--password P]
  *
  *   logins   COUNT times connect, LOGIN, LOGOUT, wait for the close; K at a time
  *   ping     M sessions share COUNT NOOPs, each waiting for its answer
@@ -12,11 +12,13 @@
  * It speaks with its parent in lines: it prints a JSON object with "event": "ready" once it has
  * logged in (logins: at once, or with a ticket in hand), waits for a line on standard input, works,
  * prints "event": "done" with the figures, and for all but logins waits for another line before it
- * closes.  The end of its input ends it at once.  No phase outlasts the limit.
+ * closes.  The end of its input ends it at once.  No phase outlasts the limit.  Awake, it does not
+ * sleep while it waits for the proxy.
  */
 #include "client.h"
 
 #include <getopt.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,7 +38,9 @@ static void run_until(const long *what, long goal, int down)
 	struct epoll_event events[256];
 	uint64_t end = now() + (uint64_t)(opt.limit * 1e9);
 	while (down ? *what > goal : *what + (what == &ready ? errors : 0) < goal) {
-		int n = epoll_wait(poll_fd, events, 256, 100);
+		int n = epoll_wait(poll_fd, events, 256, opt.awake ? 0 : 100);
+		if (!n && opt.awake)
+			sched_yield();
 		for (int i = 0; i < n; i++)
 			drive(events[i].data.ptr, events[i].events);
 		if (now() > end) {
@@ -138,7 +142,8 @@ static void parse(int argc, char **argv)
 	static const struct option names[] = {
 		{ "port", 1, 0, 'p' }, { "tls", 1, 0, 't' }, { "count", 1, 0, 'n' },
 		{ "concurrency", 1, 0, 'k' }, { "bytes", 1, 0, 'b' }, { "sessions", 1, 0, 'm' },
-		{ "limit", 1, 0, 'l' }, { "user", 1, 0, 'u' }, { "password", 1, 0, 'w' }, { 0 } };
+		{ "awake", 1, 0, 'a' }, { "limit", 1, 0, 'l' }, { "user", 1, 0, 'u' },
+		{ "password", 1, 0, 'w' }, { 0 } };
 	int known = 0, o;
 	while ((o = getopt_long(argc, argv, "", names, NULL)) != -1) {
 		switch (o) {
@@ -148,6 +153,7 @@ static void parse(int argc, char **argv)
 		case 'k': opt.concurrency = atoi(optarg); break;
 		case 'b': opt.bytes = atoll(optarg); break;
 		case 'm': opt.sessions = atol(optarg); break;
+		case 'a': opt.awake = atoi(optarg); break;
 		case 'l': opt.limit = atof(optarg); break;
 		case 'u': opt.user = optarg; break;
 		case 'w': opt.password = optarg; break;

@@ -66,7 +66,7 @@ class Site:
     """The ground on which peers are put up: a folder, a back end, key pairs by their name."""
 
     folder: Path
-    backend_port: int
+    backend: Backend
     pairs: dict[str, tuple[Path, Path]]
     sizes: Sizes
     _numbers: Iterator[int] = field(default_factory=count)
@@ -76,7 +76,7 @@ class Site:
         tls = flavour in self.pairs
         certificate, key = self.pairs[flavour] if tls else next(iter(self.pairs.values()))
         folder = self.folder / f"{peer.name}-{next(self._numbers)}"
-        return Setting(folder, free_port(), self.backend_port, tls, certificate, key)
+        return Setting(folder, free_port(), self.backend.port, tls, certificate, key)
 
     def start(self, peer: Peer, flavour: str) -> Running:
         """Starts a fresh instance of the peer on a port of its own."""
@@ -92,7 +92,7 @@ def ground(sizes: Sizes) -> Iterator[Site]:
     ):
         folder = Path(name)
         pairs = {"tls": key_pair(folder), "rsa": key_pair(folder, "rsa:2048")}
-        yield Site(folder, backend.port, pairs, sizes)
+        yield Site(folder, backend, pairs, sizes)
 
 
 @dataclass
@@ -120,11 +120,11 @@ def _share(whole: int, running: Running) -> int:
     return max(1, int(whole * running.peer.shrink))
 
 
-def login(site: Site, running: Running, handshake: str, few: bool = False) -> Sample:
+def login(site: Site, running: Running, handshake: str, few: bool = False, **more: int) -> Sample:
     """Logs in and out, twenty at a time, or as many as the peer can bear."""
     whole = site.sizes.tls_logins if handshake or few else site.sizes.logins
     total = _share(whole, running)
-    options: dict[str, Any] = {"concurrency": min(AT_ONCE, running.peer.at_once)}
+    options: dict[str, Any] = {"concurrency": min(AT_ONCE, running.peer.at_once), **more}
     if handshake:
         options["tls"] = handshake
     with Load("logins", running.port, count=total, **options) as load, metered(running) as meter:
@@ -143,6 +143,16 @@ def timed_login(kind: str, site: Site, running: Running) -> Samples:
     if running.peer.at_once >= AT_ONCE:
         samples[f"latency-{kind}"] = Sample(sample.p50_us / 1000)
     return samples
+
+
+def login_awake(site: Site, running: Running) -> Sample:
+    """Logs in and out while neither the load nor the back end ever sleeps.
+
+    Who sends to a process that sleeps on the same machine pays for waking it, and the slower it
+    answers, the more often the others have gone to sleep. Between machines nobody pays for that.
+    """
+    with site.backend.awake():
+        return login(site, running, "", awake=1)
 
 
 def relay(site: Site, running: Running, mode: str) -> Sample:
@@ -219,8 +229,9 @@ def two_workers(site: Site, peer: Peer) -> Samples:
     The load needs the processors, too, so that the logins a second of two workers on two processors
     say little. But a worker can't do more than fill its processor: where one needs a second of CPU
     for so many logins, and the busier of two that run at once needs half a second for as many, two
-    carry twice as much. Whatever they take from each other (locks, caches, an uneven share of the
-    clients) makes the busier one need more. RSA, where the server's part is the largest.
+    carry twice as much. Each has twenty clients at a time. Whatever they take from each other
+    (locks, caches, an uneven share of the clients) makes the busier one need more. RSA, where the
+    server's part is the largest.
     """
     needed, rates = [], []
     for workers in (1, 2):
@@ -230,8 +241,9 @@ def two_workers(site: Site, peer: Peer) -> Samples:
             stack.callback(running.stop)
             login(site, running, "full")
             before = proc.cpu_by_process(running.pid)
-            total = site.sizes.tls_logins * 4
-            with Load("logins", running.port, free=True, count=total, tls="full") as load:
+            total = site.sizes.tls_logins * 8
+            options: dict[str, Any] = {"tls": "full", "concurrency": AT_ONCE * workers}
+            with Load("logins", running.port, free=True, count=total, **options) as load:
                 rates.append(total / load.work().seconds)
             proc.settled_cpu_seconds(running.pid, running.processes, limit=0.5)
             after = proc.cpu_by_process(running.pid)
@@ -288,7 +300,7 @@ class Job:
 
     `run` gets a peer that stands since the beginning, in a flavour: "plain" or the name of a key
     pair; a fresh job gets an instance of its own, and `alone` starts what it needs by itself, for
-    the peers that it names.
+    the peers that it names. `quick` ones are part of `--quick`.
     """
 
     name: str
@@ -298,6 +310,7 @@ class Job:
     alone: Callable[[Site, Peer], Samples] | None = None
     peers: tuple[str, ...] = ()
     relays: bool = False
+    quick: bool = True
 
     def rounds(self, sizes: Sizes) -> int:
         """Says in how many rounds it has a turn."""
@@ -307,7 +320,7 @@ class Job:
 
     def is_for(self, peer: Peer) -> bool:
         """Tells whether the peer can be asked for it."""
-        if self.relays and not peer.relays:
+        if self.relays and self.flavour not in peer.relays:
             return False
         return (not self.peers or peer.name in self.peers) and (
             peer.has_tls or self.flavour == "plain"
@@ -323,6 +336,7 @@ def _one(key: str, run: Callable[[Site, Running], Sample], flavour: str = "tls")
 JOBS = (
     Job("login-plain", "plain", lambda site, running: timed_login("plain", site, running)),
     Job("login-tls", "tls", lambda site, running: timed_login("tls", site, running)),
+    dataclasses.replace(_one("login-awake", login_awake, "plain"), quick=False),
     _one("login-rsa", lambda site, running: login(site, running, "full"), "rsa"),
     _one("login-resumed", lambda site, running: login(site, running, "resumed")),
     _one("fetch-plain", lambda site, running: relay(site, running, "fetch")),

@@ -2,11 +2,13 @@
 
 It counts, and takes no time: the figures are the same on every machine and in every run, so a
 change of a few in a hundred shows, which no clock here could tell. C code and the kernel are not
-in them. Run as `python -m bench.opcodes [--tls] [--lines N]`.
+in them. Run as `python -m bench.opcodes [--tls] [--bare] [--lines N]`.
 """
 
 import argparse
 import json
+import runpy
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +19,8 @@ from types import CodeType, FrameType
 from typing import Any
 
 from bench.measure import QUICK, ground
+from bench.peers.bare import Bare
+from bench.peers.base import Setting
 from bench.peers.ours import Wrapped, report_of
 from bench.programs import Load, build
 
@@ -33,17 +37,20 @@ class Function:
     instructions: float
 
 
-def _count(report: Path, command: list[str]) -> None:
-    """Is the proxy, and counts what its worker does from the first client on."""
-    from perdition.cli import main as proxy  # noqa: PLC0415 - not what measures, but what is measured
-    from perdition.server.worker import Worker  # noqa: PLC0415
+class _Count:
+    """What this process does from `begin` on."""
 
-    instructions: Counter[CodeType] = Counter()
-    calls: Counter[CodeType] = Counter()
+    def __init__(self) -> None:
+        self._instructions: Counter[CodeType] = Counter()
+        self._calls: Counter[CodeType] = Counter()
 
-    def called(frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
-        code = frame.f_code
-        calls[code] += 1
+    def begin(self) -> None:
+        """Counts from the next call of a function on."""
+        sys.settrace(self._called)
+
+    def _called(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
+        code, instructions = frame.f_code, self._instructions
+        self._calls[code] += 1
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
 
         def stepped(frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
@@ -53,33 +60,75 @@ def _count(report: Path, command: list[str]) -> None:
 
         return stepped
 
+    def write(self, report: Path) -> None:
+        """Ends the count."""
+        sys.settrace(None)
+        found = []
+        for code, number in self._instructions.items():
+            place = f"{code.co_filename.rpartition('perdition/')[2]}:{code.co_firstlineno}"
+            found.append([code.co_qualname, place, self._calls[code], number])
+        report.write_text(json.dumps(found))
+
+
+def _count_ours(report: Path, command: list[str]) -> None:
+    """Is the proxy, and counts what its worker does from the first client on."""
+    from perdition.cli import main as proxy  # noqa: PLC0415 - not what measures, but what is measured
+    from perdition.server.worker import Worker  # noqa: PLC0415
+
+    count = _Count()
     run, listen = Worker.run, Worker._listen
 
     def counted_run(self: Worker) -> int:
         status = run(self)
-        sys.settrace(None)
-        found = []
-        for code, number in instructions.items():
-            place = f"{code.co_filename.rpartition('perdition/')[2]}:{code.co_firstlineno}"
-            found.append([code.co_qualname, place, calls[code], number])
-        report.write_text(json.dumps(found))
+        count.write(report)
         return status
 
     def counted_listen(self: Worker) -> None:
         listen(self)
-        sys.settrace(called)
+        count.begin()
 
     Worker.run, Worker._listen = counted_run, counted_listen  # type: ignore[method-assign]
     sys.argv = command
     proxy()
 
 
-def measure(*, tls: bool = False) -> list[Function]:
+def _count_bare(report: Path, command: list[str]) -> None:
+    """Is `bench/bare.py`, and counts what it does until it is told to end."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
+    count = _Count()
+    sys.argv = command
+    count.begin()
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    finally:
+        count.write(report)
+
+
+_COUNTS = {"--count-ours": _count_ours, "--count-bare": _count_bare}
+
+
+class _CountedBare(Bare):
+    """Bare Python that counts its steps."""
+
+    def command(self, setting: Setting) -> list[str]:
+        python, *rest = super().command(setting)
+        return [
+            python,
+            "-m",
+            "bench.opcodes",
+            "--count-bare",
+            str(report_of(setting.folder)),
+            *rest,
+        ]
+
+
+def measure(*, tls: bool = False, bare: bool = False) -> list[Function]:
     """Gives what each function takes of a login and logout, the greediest first."""
     build()
+    peer = _CountedBare() if bare else Wrapped("bench.opcodes", "--count-ours")
     with ExitStack() as stack:
         site = stack.enter_context(ground(QUICK))
-        running = site.start(Wrapped("bench.opcodes", "--count"), "tls" if tls else "plain")
+        running = site.start(peer, "tls" if tls else "plain")
         stack.callback(running.stop)
         options: dict[str, Any] = {"tls": "full"} if tls else {}
         with Load("logins", running.port, count=_LOGINS, concurrency=20, **options) as load:
@@ -101,15 +150,22 @@ def by_file() -> dict[str, dict[str, float]]:
     return found
 
 
+def of_bare() -> dict[str, float]:
+    """Gives the instructions of bare Python for a plain login and for one through TLS."""
+    found = {"plain": measure(bare=True), "tls": measure(bare=True, tls=True)}
+    return {kind: sum(each.instructions for each in found[kind]) for kind in found}
+
+
 def main() -> None:
     """Prints the table."""
-    if sys.argv[1:2] == ["--count"]:
-        _count(Path(sys.argv[2]), sys.argv[3:])
+    if count := _COUNTS.get("".join(sys.argv[1:2])):
+        count(Path(sys.argv[2]), sys.argv[3:])
     parser = argparse.ArgumentParser(prog="bench.opcodes", description="Instructions of a login.")
     parser.add_argument("--tls", action="store_true", help="through TLS")
+    parser.add_argument("--bare", action="store_true", help="of bare Python, not of ours")
     parser.add_argument("--lines", type=int, default=60, metavar="N", help="how many functions")
     arguments = parser.parse_args()
-    found = measure(tls=arguments.tls)
+    found = measure(tls=arguments.tls, bare=arguments.bare)
     total = sum(function.instructions for function in found)
     calls = sum(function.calls for function in found)
     print(f"{total:8.0f} instructions, {calls:.0f} calls of functions in Python")

@@ -1,6 +1,7 @@
 """Renders docs/performance.md's tables and plots from the results of one run of the bench.
 
-Run as `python -m bench.page [RESULTS]`: with a file, that run becomes docs/performance.json first.
+Run as `python -m bench.page [RESULTS ...]`: with files, the last becomes docs/performance.json
+first, with the medians of the others beside it.
 Nothing else writes the figures of the page; tests/bench sees to it that they are these.
 """
 
@@ -18,6 +19,7 @@ _BEGIN, _END = "<!-- {} -->\n", "<!-- end of {} -->\n"
 _FILES = 14  # that take the most of a login
 _LOGINS = {
     "login-plain": "plain",
+    "login-awake": "plain, nobody asleep",
     "login-tls": "TLS, full, P-256",
     "login-rsa": "TLS, full, RSA-2048",
     "login-resumed": "TLS, resumed",
@@ -34,22 +36,52 @@ def _span(figure: dict[str, float]) -> str:
     return f"{median} ({least}–{most})"
 
 
+def _medians_of(run: dict[str, Any]) -> dict[str, list[float | None]]:
+    """The figures of each row's targets."""
+    return {
+        key: [target["is"] and target["is"]["median"] for target in row["targets"]]
+        for key, row in run["rows"].items()
+    }
+
+
+def agreement(run: dict[str, Any]) -> tuple[int, int]:
+    """How many medians of the other runs lie between the least and the most of this; and of all."""
+    inside = []
+    for other in run["others"]:
+        for key, medians in other.items():
+            spans = [target["is"] for target in run["rows"][key]["targets"]]
+            pairs = zip(medians, spans, strict=True)
+            inside += [s["least"] <= m <= s["most"] for m, s in pairs if m is not None and s]
+    return sum(inside), len(inside)
+
+
+def _agreement(run: dict[str, Any]) -> str:
+    inside, of_all = agreement(run)
+    return (
+        f"Of the {of_all} medians of the {len(run['others'])} other runs {inside} lie between the "
+        "least and the most of this one.\n"
+    )
+
+
 def _targets(run: dict[str, Any]) -> str:
-    table = [["measure", "target", "is (least–most)", "verdict"]]
-    for row in run["rows"].values():
+    table = [["measure", "target", "is (least–most)", "other runs", "verdict"]]
+    for key, row in run["rows"].items():
         title = f"{row['title']}, {row['unit']}" if row["unit"] != "×" else row["title"]
-        for target in row["targets"]:
+        for place, target in enumerate(row["targets"]):
+            medians = (other[key][place] for other in run["others"])
+            others = ", ".join("–" if value is None else number(value) for value in medians)
             sign = "≥" if target["at_least"] else "≤"
             limit = f"{sign} {target['limit']:g}"
             limit += f"× {target['peer']}" if target["peer"] else ""
             is_now = _span(target["is"]) if target["is"] else "–"
             verdict = target["verdict"]
-            table.append([title, limit, is_now, f"**{verdict}**" if verdict != "met" else verdict])
+            verdict = f"**{verdict}**" if verdict != "met" else verdict
+            table.append([title, limit, is_now, others, verdict])
             title = ""
     for kind, found in run.get("lookups", {}).items():
         verdict = "met" if found["us"] <= found["target"] else "**MISSED**"
         table.append(
-            [f"look-up, {kind}, µs", f"≤ {found['target']:g}", number(found["us"]), verdict]
+            [f"look-up, {kind}, µs", f"≤ {found['target']:g}", number(found["us"]), "", verdict]
         )
     return _table(table)
 
@@ -102,6 +134,22 @@ def _instructions(run: dict[str, Any]) -> str:
     return _table(table)
 
 
+def _room(run: dict[str, Any]) -> str:
+    """What the targets of logins leave for all that bare Python does not do."""
+    table = [["login", "bare, µs", "target, µs", "ours, µs", "steps above bare", "target leaves"]]
+    for key, title in _LOGINS.items():
+        row = run["rows"][key]
+        limits = [target["limit"] for target in row["targets"] if target["peer"] == "nginx"]
+        if not limits:
+            continue
+        nginx, bare, ours = (row["peers"][peer]["median"] for peer in ("nginx", "bare", "ours"))
+        kind = "plain" if key.endswith("plain") else "tls"
+        above = sum(run["instructions"][kind].values()) - run["bare_instructions"][kind]
+        left = above * (limits[0] * nginx - bare) / (ours - bare)
+        table.append([title, *map(number, (bare, limits[0] * nginx, ours, above, left))])
+    return _table(table)
+
+
 def _collector(run: dict[str, Any]) -> str:
     settings = run["collector"]
     table = [["collector", *next(iter(settings.values()))]]
@@ -146,9 +194,11 @@ def render(run: dict[str, Any], page: str) -> dict[str, str]:
     parts = {
         "conditions": _conditions(run),
         "targets": _targets(run),
+        "agreement": _agreement(run),
         "medians": _medians(run),
         "kernel": _kernel(run),
         "instructions": _instructions(run),
+        "room": _room(run),
         "collector": _collector(run),
     }
     for name, text in parts.items():
@@ -168,7 +218,8 @@ def render(run: dict[str, Any], page: str) -> dict[str, str]:
 def main() -> None:
     """Takes a run over, if one is named, and renders."""
     if len(sys.argv) > 1:
-        run = json.loads(Path(sys.argv[1]).read_text())
+        *others, run = (json.loads(Path(path).read_text()) for path in sys.argv[1:])
+        run["others"] = [_medians_of(other) for other in others]
         RUN.write_text(json.dumps(run, ensure_ascii=False, separators=(",", ":")) + "\n")
     for name, text in render(json.loads(RUN.read_text()), PAGE.read_text()).items():
         (DOCS / name).write_text(text)

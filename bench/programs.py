@@ -157,6 +157,15 @@ class Backend(Program):
     def begin(self) -> None:
         self.port = int(self.read().split()[1])
 
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Has it not sleep while it waits."""
+        self.go()
+        try:
+            yield
+        finally:
+            self.go()
+
 
 @dataclass(frozen=True)
 class Figures:

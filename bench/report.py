@@ -53,6 +53,7 @@ class Results:
     lookups: dict[str, float] = field(default_factory=dict)  # µs by kind of map
     # of the interpreter for a login, by kind and file
     instructions: dict[str, dict[str, float]] = field(default_factory=dict)
+    bare_instructions: dict[str, float] = field(default_factory=dict)  # by kind
     collector: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, row: str, peer: str, turn: int, sample: Sample) -> None:
@@ -236,6 +237,7 @@ def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
             for kind, figure in results.lookups.items()
         },
         "instructions": results.instructions,
+        "bare_instructions": results.bare_instructions,
         "collector": results.collector,
     }
     folder.mkdir(parents=True, exist_ok=True)

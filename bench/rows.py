@@ -58,6 +58,7 @@ ROWS = (
         "login-plain", "plain login + logout", "µs CPU",
         _against(nginx=0.8, dovecot=0.45, perdition2=0.05),
     ),
+    Row("login-awake", "the same, load and back end never asleep", "µs CPU"),
     Row(
         "login-tls", "TLS 1.3 login, full handshake, P-256", "µs CPU",
         _against(nginx=0.9, dovecot=0.55, perdition2=0.125),

@@ -14,7 +14,7 @@ class Bare(Peer):
 
     name = "bare"
     logs_in = False
-    relays = False
+    relays = frozenset({"tls"})  # plain bytes need not pass through a process at all
     needs: ClassVar = {sys.executable: "Python"}
 
     def command(self, setting: Setting) -> list[str]:

@@ -55,7 +55,7 @@ def _names(pids: list[int]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("job", ["login-plain", "login-resumed", "fetch-tls", "append-plain"])
+@pytest.mark.parametrize("job", ["login-awake", "login-resumed", "fetch-tls", "append-plain"])
 def test_measures_nginx(command: list[str], tmp_path: Path, job: str) -> None:
     done = subprocess.run(
         [*command, f"--only={job}"], cwd=ROOT, capture_output=True, text=True, check=False
