@@ -56,7 +56,7 @@ FULL = Sizes(
     rounds=5, idle_rounds=2, alone_rounds=3,
 )  # fmt: skip
 QUICK = Sizes(
-    1000, 200, 128_000_000, 64_000_000, 3000, 1000, 1000,
+    1000, 150, 128_000_000, 64_000_000, 3000, 1000, 1000,
     rounds=5, idle_rounds=1, alone_rounds=0,
 )  # fmt: skip
 
