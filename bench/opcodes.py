@@ -37,6 +37,12 @@ class Function:
     instructions: float
 
 
+def _place(code: CodeType) -> str:
+    """Where it stands: in which file of ours, or of what name; nothing of this machine."""
+    _, ours, within = code.co_filename.rpartition("perdition/")
+    return f"{within if ours else Path(code.co_filename).name}:{code.co_firstlineno}"
+
+
 class _Count:
     """What this process does from `begin` on."""
 
@@ -48,8 +54,10 @@ class _Count:
         """Counts from the next call of a function on."""
         sys.settrace(self._called)
 
-    def _called(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any]:
+    def _called(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
         code, instructions = frame.f_code, self._instructions
+        if code.co_filename == __file__:
+            return None
         self._calls[code] += 1
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
 
@@ -65,8 +73,7 @@ class _Count:
         sys.settrace(None)
         found = []
         for code, number in self._instructions.items():
-            place = f"{code.co_filename.rpartition('perdition/')[2]}:{code.co_firstlineno}"
-            found.append([code.co_qualname, place, self._calls[code], number])
+            found.append([code.co_qualname, _place(code), self._calls[code], number])
         report.write_text(json.dumps(found))
 
 

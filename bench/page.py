@@ -44,22 +44,17 @@ def _medians_of(run: dict[str, Any]) -> dict[str, list[float | None]]:
     }
 
 
-def agreement(run: dict[str, Any]) -> tuple[int, int]:
-    """How many medians of the other runs lie between the least and the most of this; and of all."""
+def _agreement(run: dict[str, Any]) -> str:
+    """How many medians of the other runs lie between the least and the most of this."""
     inside = []
     for other in run["others"]:
         for key, medians in other.items():
             spans = [target["is"] for target in run["rows"][key]["targets"]]
             pairs = zip(medians, spans, strict=True)
             inside += [s["least"] <= m <= s["most"] for m, s in pairs if m is not None and s]
-    return sum(inside), len(inside)
-
-
-def _agreement(run: dict[str, Any]) -> str:
-    inside, of_all = agreement(run)
     return (
-        f"Of the {of_all} medians of the {len(run['others'])} other runs {inside} lie between the "
-        "least and the most of this one.\n"
+        f"Of the {len(inside)} medians of the {len(run['others'])} other runs {sum(inside)} lie "
+        "between the least and the most of this one.\n"
     )
 
 

@@ -12,6 +12,8 @@ import socket
 import ssl
 from typing import Any
 
+# What a socket, plain or under TLS, raises that would have to wait.
+WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # spares asking for what it is already
 
 

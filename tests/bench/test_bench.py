@@ -161,6 +161,11 @@ def test_what_a_login_makes_the_interpreter_do_is_the_same_each_time(command: li
     assert "Session._hand_over" in first
 
 
+def test_the_run_names_no_place_of_the_machine_that_it_was_made_on() -> None:
+    for files in json.loads(page.RUN.read_text())["instructions"].values():
+        assert not [file for file in files if Path(file).is_absolute()]
+
+
 def test_the_page_shows_the_run_that_it_names() -> None:
     for name, text in page.render(json.loads(page.RUN.read_text()), page.PAGE.read_text()).items():
         assert (page.DOCS / name).read_text() == text, f"python -m bench.page renders {name}"

@@ -14,18 +14,6 @@ from perdition.session.poller import Poller
 
 
 @pytest.fixture
-def poller() -> Iterator[Poller]:
-    """One whose callbacks may not fail."""
-
-    def failed(error: Exception) -> None:
-        raise error
-
-    poller = Poller(failed=failed, after=lambda: None)
-    yield poller
-    poller.close()
-
-
-@pytest.fixture
 def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
     """Connected pairs, nothing in them."""
     made = [socket.socketpair() for _ in range(3)]

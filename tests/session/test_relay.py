@@ -11,6 +11,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 
 import pytest
@@ -231,18 +232,27 @@ def test_random_chunks_both_ways(
     assert running.words == [""]
 
 
-@pytest.fixture
-def plain(
-    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+@contextmanager
+def relayed(
+    tls: bool, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> Iterator[tuple[socket.socket, socket.socket, Running]]:
-    """A client, a server and the relay between them, all plain."""
-    client, front = pair(False, contexts)
+    """A client, plain or with TLS, a plain server, and the relay between them; ended with it."""
+    client, front = pair(tls, contexts)
     server, back = pair(False, contexts)
     running = Running(front, back)
     yield client, server, running
     client.close()
     server.close()
     running.join()
+
+
+@pytest.fixture
+def plain(
+    contexts: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> Iterator[tuple[socket.socket, socket.socket, Running]]:
+    """All plain, not started yet."""
+    with relayed(False, contexts) as made:
+        yield made
 
 
 def test_half_close_lets_the_answer_through(
@@ -319,15 +329,10 @@ def test_a_slow_reader_costs_no_memory(
 def started(
     request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> Iterator[tuple[socket.socket, socket.socket, Running]]:
-    """A client, plain or with TLS, a plain server, and the relay that runs between them."""
-    client, front = pair(request.param, contexts)
-    server, back = pair(False, contexts)
-    running = Running(front, back)
-    running.start()
-    yield client, server, running
-    client.close()
-    server.close()
-    running.join()
+    """The client plain or with TLS; the relay runs."""
+    with relayed(request.param, contexts) as made:
+        made[2].start()
+        yield made
 
 
 def test_a_server_that_ends_takes_the_session_with_it(

@@ -38,18 +38,6 @@ def ears() -> Ears:
 
 
 @pytest.fixture
-def poller() -> Iterator[Poller]:
-    """One whose callbacks may not fail."""
-
-    def failed(error: Exception) -> None:
-        raise error
-
-    made = Poller(failed=failed, after=lambda: None)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def ends(poller: Poller, ears: Ears) -> Iterator[tuple[Side[Any], socket.socket]]:
     """A side and the socket of its peer."""
     ours, theirs = socket.socketpair()

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from perdition.tls_socket import TlsSocket
+from perdition.tls_socket import WANTS, TlsSocket
 
 _WANT_READ = (BlockingIOError, ssl.SSLWantReadError)
 _RECORD = 16384  # bytes; a shorter read from TLS means that no more is there
@@ -147,7 +147,7 @@ class Flow:
             return
         try:
             sent = self.sink.send(data)
-        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+        except WANTS:
             sent = 0
         except OSError:
             relay.close("")
@@ -164,7 +164,7 @@ class Flow:
             return
         try:
             sent = self.sink.send(waited)
-        except (*_WANT_READ, ssl.SSLWantWriteError):
+        except WANTS:
             sent = 0
         except OSError:
             sent = len(waited)  # the sink is gone: reading tells, behind what it has said last
@@ -220,7 +220,7 @@ class Flow:
                 got += more
                 if more != _RECORD:
                     break
-        except (*_WANT_READ, ssl.SSLWantWriteError):
+        except WANTS:
             pass  # the next readiness tells again
         return got
 
@@ -238,7 +238,7 @@ class Flow:
         if self.backlog:
             try:
                 sent = self.sink.send(self.backlog)
-            except (*_WANT_READ, ssl.SSLWantWriteError):
+            except WANTS:
                 return
             except OSError:
                 relay.close("")

@@ -19,12 +19,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from perdition.errors import PeerGone, PerditionError, WireError
 from perdition.session.poller import Poller
-from perdition.tls_socket import TlsSocket
+from perdition.tls_socket import WANTS, TlsSocket
 
 READ_SIZE = 16384  # a whole TLS record, so that nothing stays behind in OpenSSL's buffer
 _BEGUN = (0, errno.EINPROGRESS)
 HEADER_SIZE = 4096  # bytes looked at while a header is awaited
-_WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Grammar(Protocol):
@@ -104,7 +103,7 @@ class Side(Generic[G]):
             whole = size(header + seen)
             taken = whole - len(header) if whole else len(seen)
             header += self.sock.recv(taken)
-        except _WANTS:
+        except WANTS:
             return
         except OSError as error:
             self._lose(gone(error))
@@ -120,7 +119,7 @@ class Side(Generic[G]):
     def _readable(self) -> None:
         try:
             data = self.sock.recv(READ_SIZE)
-        except _WANTS:
+        except WANTS:
             return
         except OSError as error:
             # Not connected: it begins to behind this batch, and its number was another's in it.
@@ -172,7 +171,7 @@ class Side(Generic[G]):
             return
         try:
             sent = self.sock.send(data)
-        except _WANTS:
+        except WANTS:
             sent = 0
         except OSError:
             sent = len(data)  # the peer is gone: reading tells, with the kernel's reason
@@ -226,7 +225,7 @@ class Side(Generic[G]):
             self.backlog = b""
             try:
                 sent = self.sock.send(early)
-            except _WANTS:
+            except WANTS:
                 sent = 0
             except OSError as error:
                 raise gone(error) from None
