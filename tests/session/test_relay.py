@@ -141,8 +141,9 @@ class Running:
         self.loop.stop()
 
     def start(self, to_server: bytes = b"", to_client: bytes = b"") -> None:
-        self.loop.call_soon(self.relay.down.start, to_client, b"")
-        self.loop.call_soon(self.relay.up.start, to_server, b"")
+        up, down = self.relay.up, self.relay.down
+        self.loop.call_soon(down.start, down.source.fileno(), b"", to_client)
+        self.loop.call_soon(up.start, up.source.fileno(), b"", to_server)
         self.thread.start()
 
     def _run(self) -> None:
@@ -371,8 +372,8 @@ def test_idle_ends_it_and_traffic_defers_it() -> None:
     pipe = Pipe()
     means = Means(loop.poller, seconds, memoryview(bytearray(131072)), pipe, idle=10)
     relay = Relay(means, front, back, owner)
-    relay.up.start(b"", b"")
-    relay.down.start(b"", b"")
+    relay.up.start(front.fileno(), b"", b"")
+    relay.down.start(back.fileno(), b"", b"")
     assert relay.due(9) == 10
     seconds.now = 9
     server.sendall(b"!")

@@ -297,7 +297,9 @@ def _timeouts(config: Config) -> Timeouts:
     # All count from the start of the attempt: a later step's time bounds the earlier ones.
     login = config.login_timeout
     greeting = min(config.greeting_timeout, login)
+    connect, authenticate = min(config.connect_timeout, greeting), config.authenticate_timeout
     return Timeouts(
-        authenticate=config.authenticate_timeout,
-        server=(min(config.connect_timeout, greeting), greeting, login),
+        authenticate=authenticate,
+        server=(connect, greeting, login),
+        soonest=1 + min(connect, authenticate or connect),
     )

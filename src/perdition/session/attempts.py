@@ -53,7 +53,7 @@ class Attempts(Stepped):
         raise AssertionError
 
     def _server_lost(self, error: PerditionError) -> None:
-        self.step(ServerLost(error))
+        self.step(None, ServerLost(error))
 
     @property
     def _was_slow_to_connect(self) -> bool:

@@ -16,6 +16,7 @@ from ipaddress import ip_address
 from perdition import metrics, proxy_header
 from perdition.auth.asking import Asking, AuthError
 from perdition.errors import DeadlineExpired, MapError, PeerGone, PerditionError, WireError
+from perdition.metrics import RECEIVED, SENT
 from perdition.protocols import TlsUse
 from perdition.session.attempts import Attempts, secure_word
 from perdition.session.relay import IDLE, Relay
@@ -76,7 +77,7 @@ class Session(Attempts):
         # A clean end while a login is under way may be half a close: the answer is still read.
         if self._held and self.client.ended and isinstance(error, PeerGone):
             return
-        self.step(error)
+        self.step(None, error)
 
     def _crashed(self) -> None:
         self._finish("internal error")
@@ -331,17 +332,14 @@ class Session(Attempts):
         """Tell the client that it is in; what either side sent too early goes to the other."""
         service, client, server = self.service, self.client, self.server
         assert server is not None
-        back = server.grammar
-        assert back is not None
+        assert server.grammar is not None
         self._arrived()
         front.accepted(accepted)
-        to_server, to_client = front.unread(), back.unread()
+        to_server, to_client = front.unread(), server.grammar.unread()
         if self.trace is not None:
             self.trace.logged_in()
-        client_sock, client_backlog = client.release()
-        server_sock, server_backlog = server.release()
         self.complete = True
-        relay = self.relay = Relay(service.relaying, client_sock, server_sock, self)
+        relay = self.relay = Relay(service.relaying, client.sock, server.sock, self)
         self._coro = None
         self.client = self.server = None  # type: ignore[assignment]
         self._login_due = self._step_due = 0
@@ -350,9 +348,9 @@ class Session(Attempts):
             self.trail.said_at = relay.active
         if service.first_due:
             service.sweep.by(self, relay.active + service.first_due)
-        relay.down.start(to_client, client_backlog + front.take())
+        relay.down.start(server.fd, client.release() + front.take(), to_client)
         if not relay.closed:
-            relay.up.start(to_server, server_backlog)
+            relay.up.start(client.fd, server.release(), to_server)
 
     def due(self, now: int) -> int:
         """Act on the deadline that has come, of the dialogue or of the relay."""
@@ -361,7 +359,7 @@ class Session(Attempts):
             return super().due(now)
         if trail.relog_at and now >= trail.relog_at:
             trail.relog(now)
-            self._count_bytes(relay)
+            self._count_bytes(relay.up.count, relay.down.count)
         again = relay.due(now)
         if relay.closed or not trail.relog_at:
             return again
@@ -373,23 +371,24 @@ class Session(Attempts):
 
     def relay_ended(self, relay: Relay, why: str) -> None:
         """Nothing moves any more: say so."""
-        self._count_bytes(relay)
+        received, sent = relay.up.count, relay.down.count
+        self._count_bytes(received, sent)
         if self.trace is not None:
-            self.trace.note(f"ends: received={relay.up.count} sent={relay.down.count} {why}")
+            self.trace.note(f"ends: received={received} sent={sent} {why}")
         if why == IDLE:
             self.service.meter.count(metrics.LIMIT["timeout"])
         self.relay = None
         self._leave()
         self.service.sweep.forget(self)
-        self.trail.closed(relay.up.count, relay.down.count, why)
+        self.trail.closed(received, sent, why)
         self.ended(self)
 
-    def _count_bytes(self, relay: Relay) -> None:
+    def _count_bytes(self, received: int, sent: int) -> None:
         """Count what has moved since the last time."""
-        cells, up, down = self.service.meter.cells, relay.up.count, relay.down.count
-        cells[metrics.RECEIVED] += up - self._up
-        cells[metrics.SENT] += down - self._down
-        self._up, self._down = up, down
+        cells = self.service.meter.cells
+        cells[RECEIVED] += received - self._up
+        cells[SENT] += sent - self._down
+        self._up, self._down = received, sent
 
     def abort(self, why: str) -> None:
         """End the session because the daemon wants it; a client before its login is told."""

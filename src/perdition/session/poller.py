@@ -21,6 +21,31 @@ _FEW = 4  # events of a batch whose callbacks may send as they go
 Callback = Callable[[], None]
 
 
+def _nobody() -> None:
+    """What is called for a descriptor that an earlier callback of the batch has closed."""
+
+
+class _Port:
+    """What is called for a descriptor that somebody waits to write to, or nobody listens to."""
+
+    __slots__ = ("fd", "poller", "reader", "writer")
+
+    def __init__(self, poller: Poller, fd: int, reader: Callback) -> None:
+        self.poller = poller
+        self.fd = fd
+        self.reader = None if reader is _nobody else reader
+        self.writer: Callback | None = None
+
+    def __call__(self) -> None:
+        """Tell both; whom it does not concern finds that he would have to wait."""
+        if self.reader is not None:
+            self.reader()
+        if self.writer is not None:
+            self.writer()
+        elif self.reader is None:
+            self.poller._unheard(self)
+
+
 class Poller:
     """Callbacks by descriptor; `after` is called once behind each batch of them.
 
@@ -32,8 +57,8 @@ class Poller:
     def __init__(self, *, failed: Callable[[Exception], None], after: Callable[[], None]) -> None:
         self._epoll = select.epoll()
         # By descriptor, which are small and dense: a list is a tenth of a dictionary.
-        self._readers: list[Callback | None] = []
-        self._writers: dict[int, Callback] = {}
+        self._calls: list[Callback] = []
+        self._ports: dict[int, _Port] = {}  # those among them
         self._failed = failed
         self._after = after
         self._left = False
@@ -68,61 +93,92 @@ class Poller:
 
     def add_reader(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` can be read, or has failed; replaces an earlier one."""
-        readers = self._readers
+        if self._ports and fd in self._ports:
+            port = self._ports[fd]
+            port.reader = callback
+            self._settle(port)
+            return
+        calls = self._calls
         try:
-            known = readers[fd]
+            known = calls[fd]
         except IndexError:
-            readers += [None] * (fd + _MORE - len(readers))
-            known = None
-        readers[fd] = callback
-        if known is None:
-            self._watch(fd, _IN | _OUT if fd in self._writers else _IN)
+            calls += [_nobody] * (fd + _MORE - len(calls))
+            known = _nobody
+        calls[fd] = callback
+        if known is _nobody:
+            self._epoll.register(fd, _IN)
 
     def remove_reader(self, fd: int) -> None:
         """Leave what comes in the kernel's buffer."""
-        if self._reader(fd) is not None:
-            self._readers[fd] = None
-            self._epoll.modify(fd, _OUT if fd in self._writers else 0)
-
-    def _reader(self, fd: int) -> Callback | None:
-        return self._readers[fd] if 0 <= fd < len(self._readers) else None
+        if self._known(fd) is not _nobody:
+            port = self._port(fd)
+            port.reader = None
+            self._settle(port)
 
     def add_writer(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` can be written, or has failed; replaces an earlier one."""
-        known = fd in self._writers
-        self._writers[fd] = callback
-        if not known:
-            self._watch(fd, _OUT if self._reader(fd) is None else _IN | _OUT)
+        if self._known(fd) is _nobody:
+            self.add_reader(fd, _nobody)
+        port = self._port(fd)
+        port.writer = callback
+        self._settle(port)
 
     def remove_writer(self, fd: int) -> None:
         """Be told no more of room for writing."""
-        if self._writers and self._writers.pop(fd, None) is not None:
-            self._epoll.modify(fd, 0 if self._reader(fd) is None else _IN)
+        if self._ports and fd in self._ports:
+            port = self._ports[fd]
+            port.writer = None
+            self._settle(port)
 
     def forget(self, fd: int) -> None:
         """Drop the callbacks of a descriptor that is closed next; the kernel forgets it then."""
-        if 0 <= fd < len(self._readers):
-            self._readers[fd] = None
-        if self._writers:
-            self._writers.pop(fd, None)
-
-    def _watch(self, fd: int, mask: int) -> None:
+        if fd < 0:
+            return
         try:
-            self._epoll.register(fd, mask)
-        except FileExistsError:  # watched already, for the other thing or for none
-            self._epoll.modify(fd, mask)
+            self._calls[fd] = _nobody
+        except IndexError:
+            return
+        if self._ports and (port := self._ports.pop(fd, None)) is not None:
+            port.reader = port.writer = None
+
+    def _known(self, fd: int) -> Callback:
+        """What is called for `fd` now."""
+        return self._calls[fd] if 0 <= fd < len(self._calls) else _nobody
+
+    def _port(self, fd: int) -> _Port:
+        """Make one of what is called for `fd`, if it is none."""
+        port = self._ports.get(fd)
+        if port is None:
+            port = self._ports[fd] = _Port(self, fd, self._calls[fd])
+            self._calls[fd] = port
+        return port
+
+    def _settle(self, port: _Port) -> None:
+        """Have the kernel tell what `port` wants to hear; who only reads needs none."""
+        mask = _OUT if port.writer is not None else 0
+        if port.reader is not None:
+            mask |= _IN
+            if port.writer is None:
+                self._calls[port.fd] = port.reader
+                del self._ports[port.fd]
+        self._epoll.modify(port.fd, mask)
+
+    def _unheard(self, port: _Port) -> None:
+        """It has failed, and nobody listens: whoever adds a callback will hear of it."""
+        if self._ports.get(port.fd) is port:
+            del self._ports[port.fd]
+            self._calls[port.fd] = _nobody
+            with suppress(OSError):
+                self._epoll.unregister(port.fd)
 
     def _dispatch(self, ready: list[tuple[int, int]]) -> None:
-        readers, later = self._readers, self._later
+        calls, later = self._calls, self._later
         coming, waiting = iter(ready), iter(later)  # which a fault leaves where they are
         self.crowded = len(ready) > _FEW
         while True:
             try:
-                for fd, events in coming:
-                    if events != _IN:
-                        self._ready(fd, events)
-                    elif (reader := readers[fd]) is not None:
-                        reader()
+                for fd, _ in coming:
+                    calls[fd]()
                 self.crowded = False
                 for call in waiting:  # and it may add others
                     call()
@@ -131,16 +187,3 @@ class Poller:
                 self._failed(error)
         later.clear()
         self._after()
-
-    def _ready(self, fd: int, events: int) -> None:
-        """It can be written, or has failed, which is told to both."""
-        reader = self._reader(fd) if events & ~_OUT else None
-        if reader is not None:
-            reader()
-        writer = self._writers.get(fd)
-        if writer is not None:
-            writer()
-        elif self._reader(fd) is None:
-            # Failed, and nobody listens: whoever adds a callback will hear of it.
-            with suppress(OSError):  # closed meanwhile, by an earlier callback of the batch
-                self._epoll.unregister(fd)

@@ -113,17 +113,13 @@ class Flow:
 
     def __call__(self) -> None:
         """Move what is there: the callback of a source that can be read."""
-        most = self.most
-        if most > _CHUNK and self.is_plain:
-            self._pour(most)
-            return
         relay = self.relay
         means = relay.means
         buffer = means.buffer
         try:
-            got = self.source.recv_into(buffer, most)
+            got = self.source.recv_into(buffer, self.most)
             if got == _RECORD and isinstance(self.source, TlsSocket):
-                got = self._gather(got, most)
+                got = self._gather(got)
         except _WANT_READ:
             return
         except ssl.SSLWantWriteError:
@@ -138,12 +134,13 @@ class Flow:
             return
         self.count += got
         data = buffer[:got]
-        if means.poller.crowded and (got <= _SMALL or self.backlog):
+        poller = means.poller
+        if poller.crowded and (got <= _SMALL or self.backlog):
             if self.backlog:
                 self.backlog = bytes(self.backlog) + data
             else:
                 self.backlog = bytes(data)
-                means.poller.later(self._send_backlog)
+                poller.later(self._send_backlog)
             return
         try:
             sent = self.sink.send(data)
@@ -183,11 +180,12 @@ class Flow:
         except (OSError, ValueError):
             pass  # it does not read, or is gone
 
-    def _pour(self, most: int) -> None:
-        """Move what is there, unseen."""
+    def _pour(self) -> None:
+        """Move what is there, unseen: the callback while large chunks come to a plain socket."""
         relay = self.relay
+        source, sink = self.source.fileno(), self.sink.fileno()
         try:
-            got, rest = relay.means.pipe.move(self.source.fileno(), self.sink.fileno(), most)
+            got, rest = relay.means.pipe.move(source, sink, self.most)
         except BlockingIOError:
             return
         except OSError:
@@ -203,17 +201,28 @@ class Flow:
         elif got >= _CHUNK:
             self._want_more(got)
         else:
-            self.most = max(_CHUNK, self.most // 2)
+            self._want_less()
+            self._listen()
 
     def _want_more(self, got: int) -> None:
         """The sink took it all: the next chunk may be larger, if there was as much as was asked."""
         if got > self.most - _RECORD:
             self.most = min(2 * self.most, len(self.relay.means.buffer))
+            if self.is_plain:
+                self._listen()
 
-    def _gather(self, got: int, most: int) -> int:
+    def _want_less(self) -> None:
+        self.most = max(_CHUNK, self.most // 2)
+
+    def _listen(self) -> None:
+        """Read what comes, in the way that suits the size of the chunks."""
+        pours = self.is_plain and self.most > _CHUNK
+        self.relay.means.poller.add_reader(self.source.fileno(), self._pour if pours else self)
+
+    def _gather(self, got: int) -> int:
         """Read further TLS records, so that one write serves many; return the bytes in all."""
         buffer = self.relay.means.buffer
-        room = most - _RECORD
+        room = self.most - _RECORD
         try:
             while got <= room:
                 more = self.source.recv_into(buffer[got:])
@@ -227,7 +236,7 @@ class Flow:
     def _hold(self, rest: bytes) -> None:
         """Keep `rest` until the sink takes it, and read no more meanwhile."""
         self.backlog = rest
-        self.most = max(_CHUNK, self.most // 2)
+        self._want_less()
         poller = self.relay.means.poller
         poller.remove_reader(self.source.fileno())
         poller.add_writer(self.sink.fileno(), self.writable)
@@ -254,12 +263,12 @@ class Flow:
                 if relay.closed:
                     return
             else:
-                relay.means.poller.add_reader(self.source.fileno(), self)
+                self._listen()
         relay.means.poller.remove_writer(self.sink.fileno())
         other = relay.other(self)
         if other.stuck:
             other.stuck = False
-            relay.means.poller.add_reader(other.source.fileno(), other)
+            other._listen()
 
     def _wait_to_write(self) -> None:
         self.stuck = True
@@ -270,7 +279,7 @@ class Flow:
     def _source_ended(self) -> None:
         relay = self.relay
         self.ended = _ENDED
-        if relay.other(self).ended or (self is relay.down and self._is_last_word()):
+        if (relay.up.ended and relay.down.ended) or (self is relay.down and self._is_last_word()):
             relay.close("")
             return
         relay.means.poller.remove_reader(self.source.fileno())
@@ -324,20 +333,23 @@ class Flow:
         except OSError:
             self.relay.close("")
 
-    def start(self, early: bytes, waiting: bytes) -> None:
-        """Send `waiting` (already counted elsewhere), then `early`, then what can be read."""
-        self.count = len(early)
+    def start(self, fd: int, waiting: bytes, early: bytes) -> None:
+        """Send `waiting` (already counted elsewhere), then `early`, then what `fd` has to read."""
         poller = self.relay.means.poller
-        self.backlog = waiting + early
+        backlog = waiting + early
+        if backlog:
+            self.backlog = backlog
+            self.count = len(early)
         if self.ended:
             self._source_ended()
         else:
-            poller.add_reader(self.source.fileno(), self)
-        if self.backlog:
-            if poller.crowded:
-                poller.later(self._send_backlog)
-            else:
-                self._send_backlog()
+            poller.add_reader(fd, self)
+        if not backlog:
+            return
+        if poller.crowded:
+            poller.later(self._send_backlog)
+        else:
+            self._send_backlog()
 
 
 class PlainFlow(Flow):

@@ -67,6 +67,7 @@ class Timeouts:
 
     authenticate: int
     server: tuple[int, int, int]  # from the start until connected, ready for the login, answered
+    soonest: int  # after which the first of all these may be over
 
 
 @dataclass(frozen=True, slots=True)

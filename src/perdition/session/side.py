@@ -262,12 +262,13 @@ class Side(Generic[G]):
 
     # -- the end ----------------------------------------------------------------------------
 
-    def release(self) -> tuple[socket.SocketType, bytes]:
-        """Let go of socket and backlog; the relay replaces the reading callback or removes it."""
-        backlog, self.backlog = self.backlog, b""
+    def release(self) -> bytes:
+        """Let go of the socket and of what it has not taken; the relay replaces the callback."""
+        backlog = self.backlog
         if backlog:
+            self.backlog = b""
             self.poller.remove_writer(self.fd)
-        return self.sock, backlog
+        return backlog
 
     def close(self, drain: int = 0) -> None:
         """Close the socket at once, politely where TLS is up; may be called twice.

@@ -43,6 +43,9 @@ class Step(IntEnum):
     LOGIN = 2
 
 
+CONNECT = Step.CONNECT  # for every session begins with it
+
+
 class ServerLost(Exception):
     """The server's side of the login ended; `error` says how."""
 
@@ -59,17 +62,17 @@ class Stepped:
     )  # fmt: skip
 
     def __init__(self, service: Service) -> None:
+        sweep, timeouts = service.sweep, service.timeouts
         self.service = service
         self.slot: Slot | None = None  # the sweep's
-        self.since = service.sweep.now
+        self.since = now = sweep.now
         self._coro: Coroutine[Any, Any, None] | None = None
         self._step_due = 0  # sweep's second by which the server must have done its step
-        self._step = Step.CONNECT
+        self._step = CONNECT
         self._timed_out = False  # whether the last server let us wait until a deadline
-        limit = service.timeouts.authenticate
-        self._login_due = service.sweep.now + limit + 1 if limit else 0
-        if limit:
-            service.sweep.by(self, self._login_due)
+        limit = timeouts.authenticate
+        self._login_due = now + limit + 1 if limit else 0
+        sweep.by(self, now + timeouts.soonest)
 
     def _crashed(self) -> None:
         """End after a fault of ours, which is logged already."""
@@ -83,16 +86,16 @@ class Stepped:
         """What the server has to do next, when the time for an earlier step is over."""
         return self._step
 
-    def step(self, event: object) -> None:
-        """Go on with `event`; an exception is thrown into the dialogue where it waits."""
+    def step(self, event: object, error: Exception | None = None) -> None:
+        """Go on with `event`; an `error` is thrown into the dialogue where it waits."""
         coro = self._coro
         if coro is None:
             return
         try:
-            if isinstance(event, BaseException):
-                coro.throw(event)
-            else:
+            if error is None:
                 coro.send(event)
+            else:
+                coro.throw(error)
         except StopIteration:
             self._coro = None
         except Exception as error:  # one of four doors: a fault of ours costs one session
@@ -105,14 +108,15 @@ class Stepped:
         if self._coro is None:
             return 0
         if self._login_due and now >= self._login_due:
-            self.step(DeadlineExpired("authenticate_timeout"))
+            self.step(None, DeadlineExpired("authenticate_timeout"))
         elif self._step_due and now >= self._step_due:
             reached = self._step_reached()
             if reached > self._step:
                 self._expect(reached)
             else:
                 self._step_due = 0
-                self.step(ServerLost(DeadlineExpired(f"{self._step.name.lower()}_timeout")))
+                name = f"{self._step.name.lower()}_timeout"
+                self.step(None, ServerLost(DeadlineExpired(name)))
         return 0 if self._coro is None else self._next_due()
 
     def _next_due(self) -> int:
@@ -124,9 +128,10 @@ class Stepped:
         """The server has to connect in time; after `patience`, in seconds, another address may."""
         if patience:  # from the moment when it begins to connect
             self.service.poller.later(partial(self._be_patient, patience, self._attempt()))
-        self._step = Step.CONNECT
-        self._step_due = self.service.sweep.now + self.service.timeouts.server[0] + 1
-        self.service.sweep.by(self, self._step_due)
+        self._step = CONNECT
+        service = self.service
+        self._step_due = due = service.sweep.now + service.timeouts.server[0] + 1
+        service.sweep.by(self, due)
 
     def _be_patient(self, seconds: float, attempt: object) -> None:
         self.service.loop.call_later(seconds, self._try_next, attempt)
@@ -142,7 +147,7 @@ class Stepped:
         """An address was given its time; go on unless it has answered, or another is tried."""
         if attempt is self._attempt() and self._step_reached() is self._step is Step.CONNECT:
             self._step_due = 0
-            self.step(ServerLost(DeadlineExpired("connect_timeout")))
+            self.step(None, ServerLost(DeadlineExpired("connect_timeout")))
 
     async def _driver(self, awaitable: Awaitable[T]) -> T:
         """Wait for something that needs the loop's own tasks."""
