@@ -217,7 +217,8 @@ class Log:
     def after_fork(self) -> None:
         """Take this process's number into the lines to come."""
         self._tag = f" {self.ident}[{os.getpid()}]: "
-        self._second = 0
+        self._second = 0  # of the heads
+        self._dated = False  # whether that is the time of the batch under way
 
     def set_level(self, name: str) -> None:
         """Write lines of this priority (a name of `PRIORITY_NAMES`) and above from now on."""
@@ -249,8 +250,8 @@ class Log:
             text = self._json(priority, text, fields)
         elif not text.isprintable():
             text = text.translate(ESCAPES)
-        if int(time()) != self._second:
-            self._begin_second()
+        if not self._dated:
+            self._look_at_clock()
         self._lines.append(self._heads[priority] + text)
         if not self.batching:
             self.flush()
@@ -269,6 +270,7 @@ class Log:
         """Offer the backlog to the target: each line, or each batch and each second."""
         lines = self._lines
         if lines or self.target.rest:
+            self._dated = False
             self.target.take(lines)
             while len(lines) > BACKLOG_LINES:
                 lines.pop()
@@ -277,8 +279,13 @@ class Log:
                 lost, self.lost = self.lost, 0
                 self.err(f"{lost} log lines lost: the log target did not take them")
 
-    def _begin_second(self) -> None:
-        self._second = int(time())
+    def _look_at_clock(self) -> None:
+        """What the lines of a batch begin with: all have the time of the first."""
+        self._dated = True
+        second = int(time())
+        if second == self._second:
+            return
+        self._second = second
         head = strftime("%b %d %H:%M:%S", localtime(self._second)) + self._tag
         for priority in PRIORITY_NAMES:
             mark = self.target.mark(priority)

@@ -108,6 +108,7 @@ RECEIVED, SENT = _BYTES.first, _BYTES.first + 1
 
 _VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3", "other")
 _VERSION = {name: 2 * number for number, name in enumerate(_VERSIONS)}
+_OTHER = _VERSION["other"]
 _HANDSHAKES = _family(
     "perdition_tls_handshakes", "TLS handshakes with clients and servers.", "peer version resumed",
     [(peer, version, resumed) for peer in ("client", "server") for version in _VERSIONS
@@ -160,5 +161,6 @@ class Meter:
 
     def secured(self, first: int, sock: TlsSocket) -> None:
         """A handshake with TLS_CLIENT or TLS_SERVER is through."""
-        version = _VERSION.get(sock.tls.version() or "", _VERSION["other"])
-        self.cells[first + version + bool(sock.tls.session_reused)] += 1
+        tls = sock.tls
+        version = _VERSION.get(tls.version(), _OTHER)
+        self.cells[first + version + tls.session_reused] += 1

@@ -138,7 +138,9 @@ class Worker:
             # The C type itself: the wrapper around it costs more than the system call.
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
-            self._admit(sock, address_of(peer), reached or address_of(sock.getsockname()))
+            if family != socket.AF_INET:
+                peer = address_of(peer)
+            self._admit(sock, peer, reached or address_of(sock.getsockname()))
 
     def _accept_failed(self, error: OSError) -> None:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
@@ -157,15 +159,13 @@ class Worker:
     def _admit(
         self, sock: socket.SocketType, peer: Address | None, reached: Address | None
     ) -> None:
-        assert self.service is not None
-        limit = self.orders.limit
+        limit, service = self.orders.limit, self.service
+        assert service is not None
         if limit.enter():
-            session = Session(self.service, sock, peer, reached, self._when_ended)
+            session = Session(service, sock, peer, reached, self._when_ended)
         elif self.refused < REFUSALS:
             self.refused += 1
-            session = Session(
-                self.service, sock, peer, reached, self._ended_refused, refuse=limit.limit
-            )
+            session = Session(service, sock, peer, reached, self._ended_refused, refuse=limit.limit)
         else:
             sock.close()
             return

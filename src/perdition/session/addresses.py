@@ -58,7 +58,7 @@ class Arrivals:
     @staticmethod
     def key(host: str) -> int:
         """What `enter` takes."""
-        return hash(network_of(host)) or 1
+        return hash(network_of(host) if ":" in host else host) or 1
 
     def enter(self, key: int) -> int:
         """Count a client in; its place for `leave`, 0 where none was free, -1: no room for it."""
@@ -100,7 +100,8 @@ class Penalties:
     @staticmethod
     def key(host: str, user: bytes) -> int:
         """What the others take."""
-        return hash((network_of(host), user.lower())) or 1
+        network = network_of(host) if ":" in host else host
+        return hash((network, user.lower())) or 1
 
     def known(self, key: int) -> bool:
         """Whether there is anything to wait for, or to forgive."""

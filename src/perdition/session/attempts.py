@@ -101,22 +101,24 @@ class Attempts(Stepped):
             return Refused(Reason.TEMPORARY, detail="server_connection_limit reached"), "plaintext"
         self.at = server
         started = time.monotonic()
-        refused = Refused(Reason.UNREACHABLE, detail="no address")
-        secure, slow = "plaintext", False
+        refused: Refused | None = None
+        secure, slow, patience = "plaintext", False, 0.0
         addresses = service.resolver.known(server) or await self._resolve(server)
+        several = len(addresses) > 1
         order = list(addresses)
         for number, address in enumerate(order, 1):
             try:
-                self.server = self._connect(address)
+                side = self.server = self._connect(address)
             except OSError as error:
-                refused.detail = error.strerror or str(error)
+                refused = Refused(Reason.UNREACHABLE, detail=error.strerror or str(error))
                 continue
-            if number <= len(addresses):
-                patience = NEXT_ADDRESS if len(addresses) > 1 else 0.0
-            else:
-                patience = NEXT_AGAIN if number < len(order) else 0.0
-            outcome = await self._talk(self.server, server, login, patience)
-            secure = secure_word(self.server, service.back_terms.tls)
+            if several:
+                if number <= len(addresses):
+                    patience = NEXT_ADDRESS
+                else:
+                    patience = NEXT_AGAIN if number < len(order) else 0.0
+            outcome = await self._talk(side, server, login, patience)
+            secure = secure_word(side, service.back_terms.tls)
             if isinstance(outcome, Accepted):
                 if number > 1:
                     service.resolver.prefer(server, address)
@@ -133,6 +135,8 @@ class Attempts(Stepped):
             if refused.reason is not Reason.UNREACHABLE:
                 break
         self._leave()
+        if refused is None:
+            refused = Refused(Reason.UNREACHABLE, detail="no address")
         if refused.reason is Reason.REFUSED:
             service.health.answered(server, time.monotonic() - started)
         else:
@@ -164,8 +168,9 @@ class Attempts(Stepped):
         """Log in over one connection; every failure is an answer."""
         service = self.service
         terms = service.back_terms
+        is_tls = terms.tls is TlsUse.SSL
         origin = self.trail.origin() if service.forward_client else None
-        back = service.back(login, terms, secure=terms.tls is TlsUse.SSL, origin=origin)
+        back = service.back(login, terms, secure=is_tls, origin=origin)
         side.grammar = back
         if service.log_dialogue:
             back.shown = dialogue_log(service.log, "REAL")
@@ -175,11 +180,11 @@ class Attempts(Stepped):
         self._timed_out = False
         self._expect_connection(patience)
         try:
-            if terms.tls is TlsUse.SSL or service.header_version:
+            if is_tls or service.header_version:
                 side.when_connected()
                 await STEP
                 side.send(self._header(service.header_version))
-            if terms.tls is TlsUse.SSL:
+            if is_tls:
                 await self._secure_server(side, server)
             side.resume()
             answer = await STEP
@@ -212,20 +217,18 @@ class Attempts(Stepped):
 
     async def _secure_server(self, side: Side[Back], server: Server) -> None:
         service = self.service
-        assert service.outgoing_context is not None
         try:
             side.start_tls(service.outgoing_context, server.host, server=False)
         except PeerGone as error:
             raise ServerLost(error) from None
         try:
-            await STEP
+            sock = await STEP
         except ServerLost:
             service.meter.count(metrics.TLS_SERVER_FAILED)
             raise
-        assert isinstance(side.sock, TlsSocket)
-        service.meter.secured(metrics.TLS_SERVER, side.sock)
+        service.meter.secured(metrics.TLS_SERVER, sock)
         refusal = service.server_refusal
-        if refusal is not None and (why := refusal(side.sock, server.host)):
+        if refusal is not None and (why := refusal(sock, server.host)):
             raise ServerLost(PeerGone(f"certificate refused: {why}"))
 
     def _leave(self) -> None:
@@ -245,6 +248,6 @@ class Attempts(Stepped):
 
 def secure_word(side: Side[Any], use: TlsUse) -> str:
     """How the log says whether a connection is encrypted."""
-    if not side.secure:
+    if not isinstance(side.sock, TlsSocket):
         return "plaintext"
     return "ssl" if use is TlsUse.SSL else "starttls"

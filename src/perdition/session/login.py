@@ -24,7 +24,6 @@ from perdition.session.service import Network, Service
 from perdition.session.side import Side
 from perdition.session.stepped import STEP
 from perdition.session.trail import Address, Trail, dialogue_log, plain_host
-from perdition.tls_socket import TlsSocket
 from perdition.username import State
 from perdition.wire.base import (
     Accepted,
@@ -113,13 +112,14 @@ class Session(Attempts):
         service, client = self.service, self.client
         if service.header_from and not await self._read_header(service.header_from):
             return None
+        is_tls = service.listen_tls is TlsUse.SSL
         crowded = not refuse and self._crowded()
-        if crowded and service.listen_tls is TlsUse.SSL:
+        if crowded and is_tls:
             self._finish("", quiet=True)  # what a handshake costs is what they may be after
             return None
         if not crowded:
             self.trail.connected()
-        if service.listen_tls is TlsUse.SSL and not await self._secure("SSL connection to client"):
+        if is_tls and not await self._secure("SSL connection to client"):
             return None
         reached = self.trail.reached[0] if self.trail.reached else ""
         host = service.greeting_host(reached)
@@ -185,18 +185,16 @@ class Session(Attempts):
 
     async def _secure(self, what: str) -> bool:
         """Have the client's TLS up; False, logged, when that failed."""
-        context = self.service.listen_context
-        assert context is not None
+        service = self.service
         try:
-            self.client.start_tls(context, None, server=True)
-            await STEP
+            self.client.start_tls(service.listen_context, None, server=True)
+            sock = await STEP
         except PeerGone as error:
-            self.service.meter.count(metrics.TLS_CLIENT_FAILED)
+            service.meter.count(metrics.TLS_CLIENT_FAILED)
             self.trail.tls_failed(what, str(error))
             self._finish("", quiet=True)
             return False
-        assert isinstance(self.client.sock, TlsSocket)
-        self.service.meter.secured(metrics.TLS_CLIENT, self.client.sock)
+        service.meter.secured(metrics.TLS_CLIENT, sock)
         return True
 
     async def _dialogue(self, front: Front) -> None:
@@ -333,7 +331,8 @@ class Session(Attempts):
         service, client, server = self.service, self.client, self.server
         assert server is not None
         assert server.grammar is not None
-        self._arrived()
+        if self._arrival:
+            self._arrived()
         front.accepted(accepted)
         to_server, to_client = front.unread(), server.grammar.unread()
         if self.trace is not None:

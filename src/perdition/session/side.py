@@ -29,6 +29,8 @@ HEADER_SIZE = 4096  # bytes looked at while a header is awaited
 class Grammar(Protocol):
     """What a side needs of a `Front` or a `Back`."""
 
+    out: bytes  # what `take` would return
+
     def receive(self, data: bytes) -> Any:
         """Take bytes, return an event or None."""
 
@@ -62,15 +64,10 @@ class Side(Generic[G]):
         self.fd = sock.fileno()
         self.on_event = on_event
         self.on_lost = on_lost
-        self.grammar: G | None = None
+        self.grammar: G = None  # type: ignore[assignment] # until there is one to read what comes
         self.backlog = b""  # what the socket was not offered yet, or did not take
         self.ended = False  # the peer has said that it sends no more
         self.reading = False
-
-    @property
-    def secure(self) -> bool:
-        """Whether TLS is up."""
-        return isinstance(self.sock, TlsSocket)
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -132,15 +129,13 @@ class Side(Generic[G]):
             self.on_lost(PeerGone("connection closed"))
             return
         grammar = self.grammar
-        assert grammar is not None
         try:
             event = grammar.receive(data)
         except WireError as error:
             self._lose(error)
             return
-        answer = grammar.take()
-        if answer:
-            self.send(answer)
+        if grammar.out:
+            self.send(grammar.take())
         if event is not None:
             self.on_event(event)
         elif grammar.full:
@@ -213,8 +208,10 @@ class Side(Generic[G]):
 
     # -- TLS --------------------------------------------------------------------------------
 
-    def start_tls(self, context: ssl.SSLContext, server_name: str | None, *, server: bool) -> None:
-        """Start the handshake; `on_event(None)` tells of its end, `on_lost` of its failure.
+    def start_tls(
+        self, context: ssl.SSLContext | None, server_name: str | None, *, server: bool
+    ) -> None:
+        """Start the handshake; `on_event` gets the TlsSocket at its end, `on_lost` its failure.
 
         Raises PeerGone when what comes ahead of it can't be sent.
         """
@@ -231,6 +228,7 @@ class Side(Generic[G]):
                 raise gone(error) from None
             if sent < len(early):
                 raise PeerGone("does not read what comes ahead of TLS")
+        assert context is not None
         self.sock = TlsSocket(self.sock, context, server_name, server=server)
         if server:
             self.poller.add_reader(self.fd, self._shake)
@@ -240,9 +238,8 @@ class Side(Generic[G]):
             self.poller.add_writer(self.fd, self._shake)
 
     def _shake(self) -> None:
-        assert isinstance(self.sock, TlsSocket)
         try:
-            self.sock.tls.do_handshake()
+            self.sock.tls.do_handshake()  # type: ignore[attr-defined] # it is a TlsSocket
         except ssl.SSLWantReadError:
             self.poller.remove_writer(self.fd)
             if not self.reading:
@@ -258,7 +255,7 @@ class Side(Generic[G]):
         self.poller.remove_writer(self.fd)
         self.poller.add_reader(self.fd, self._readable)
         self.reading = True
-        self.on_event(None)
+        self.on_event(self.sock)
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -286,7 +283,7 @@ class Side(Generic[G]):
         if drain and not self.ended:
             self._drain(drain)
         self.sock.close()
-        self.grammar = None
+        self.grammar = None  # type: ignore[assignment] # no cycle is left
 
     def _drain(self, size: int) -> None:
         sock = self.sock

@@ -86,16 +86,16 @@ class Stepped:
         """What the server has to do next, when the time for an earlier step is over."""
         return self._step
 
-    def step(self, event: object, error: Exception | None = None) -> None:
-        """Go on with `event`; an `error` is thrown into the dialogue where it waits."""
+    def step(self, event: object, fault: Exception | None = None) -> None:
+        """Go on with `event`; a `fault` is thrown into the dialogue where it waits."""
         coro = self._coro
         if coro is None:
             return
         try:
-            if error is None:
+            if fault is None:
                 coro.send(event)
             else:
-                coro.throw(error)
+                coro.throw(fault)
         except StopIteration:
             self._coro = None
         except Exception as error:  # one of four doors: a fault of ours costs one session

@@ -150,6 +150,7 @@ class Front(Protocol):
     """Our half of the talk with a client, up to its login."""
 
     shown: Shown | None
+    out: bytes  # what `take` would return
 
     def __init__(self, terms: FrontTerms) -> None:
         """Queue the greeting; see `take`."""
@@ -184,6 +185,7 @@ class Back(Protocol):
     """Our half of the talk with a server, up to its verdict on one login."""
 
     shown: Shown | None
+    out: bytes  # what `take` would return
 
     def __init__(
         self, login: Login, terms: BackTerms, *, secure: bool = False, origin: Origin | None = None

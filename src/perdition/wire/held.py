@@ -34,10 +34,11 @@ class HeldFront(ABC):
         "_bad",
         "_buffer",
         "_commands",
+        "_disabled",
         "_failed",
         "_held",
-        "_out",
         "_secure",
+        "out",
         "shown",
         "terms",
     )
@@ -45,10 +46,12 @@ class HeldFront(ABC):
     def __init__(self, terms: FrontTerms, greeting: bytes) -> None:
         self.terms = terms
         self.shown: Shown | None = None
-        self._out = greeting
+        self.out = greeting
         self._buffer = b""
         self._held = False  # an event waits for what the session makes of it
-        self._secure = terms.tls is TlsUse.SSL
+        tls = terms.tls
+        self._secure = tls is TlsUse.SSL
+        self._disabled = terms.login_disabled or tls is TlsUse.TLS_FORCE  # a login is refused
         self._bad = self._failed = 0  # commands and logins refused so far
         self._commands = 0  # answered so far, no login among them
 
@@ -60,6 +63,16 @@ class HeldFront(ABC):
     def goodbye(self, why: str, *, unavailable: bool = False) -> None:
         """Queue the protocol's word for an end."""
 
+    @property
+    def _needs_tls(self) -> bool:
+        return self.terms.tls is TlsUse.TLS_FORCE and not self._secure
+
+    def _begin_again(self) -> None:
+        """TLS is up: end the hold."""
+        self._secure = True
+        self._disabled = self.terms.login_disabled
+        self._held = False
+
     def receive(self, data: bytes) -> Event | None:
         self._buffer += data
         if self._held:
@@ -70,7 +83,7 @@ class HeldFront(ABC):
         return event
 
     def take(self) -> bytes:
-        out, self._out = self._out, b""
+        out, self.out = self.out, b""
         if self.shown is not None and out:
             self.shown(True, self._masked(out))
         return out
@@ -122,7 +135,7 @@ class HeldBack(ABC):
     """The buffers of a `perdition.wire.base.Back`."""
 
     __slots__ = (
-        "_buffer", "_held", "_line_start", "_login", "_origin", "_out", "_secure", "shown", "terms",
+        "_buffer", "_held", "_line_start", "_login", "_origin", "_secure", "out", "shown", "terms",
     )  # fmt: skip
 
     full = False  # a server is not read once it has said its verdict
@@ -136,7 +149,7 @@ class HeldBack(ABC):
         self._held = False  # an outcome waits for what the session makes of it
         self._buffer = b""
         self._line_start = 0  # where to look for the response's end: behind its literals
-        self._out = b""
+        self.out = b""
 
     @abstractmethod
     def _line(self, line: bytes) -> Outcome | None:
@@ -155,12 +168,14 @@ class HeldBack(ABC):
         if self._held:
             return None
         limit = self.terms.line_limit
+        is_simple = len(rest) < limit and b"}" not in rest  # no line too long, no literals
         while rest:
             line, end, rest = rest.partition(b"\n")
-            if len(line) >= limit:
-                raise WireError("a line of the server is too long")
-            if line.endswith(_BRACES):
-                line, end, rest = self._with_literals()
+            if not is_simple:
+                if len(line) >= limit:
+                    raise WireError("a line of the server is too long")
+                if line.endswith(_BRACES):
+                    line, end, rest = self._with_literals()
             if not end:
                 return None
             self._buffer = rest
@@ -191,12 +206,12 @@ class HeldBack(ABC):
                 raise WireError("a literal of the server is too long")
 
     def take(self) -> bytes:
-        out, self._out = self._out, b""
+        out, self.out = self.out, b""
         return out
 
     def _send(self, text: bytes, masked: bytes = b"") -> None:
         """Queue `text`; the log shows `masked` where there is a secret in it."""
-        self._out += text
+        self.out += text
         if self.shown is not None:
             self.shown(True, masked or text)
 

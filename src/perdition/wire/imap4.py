@@ -104,8 +104,7 @@ class Front(HeldFront):
     def secured(self) -> Event | None:
         if self._buffer:  # it came in clear text, while STARTTLS was being answered
             return self._end("Input behind STARTTLS in clear text")
-        self._secure = True
-        self._held = False
+        self._begin_again()
         return None
 
     def refused(self, refused: Refused) -> Quit | None:
@@ -122,16 +121,16 @@ class Front(HeldFront):
         else:
             code = b"[UNAVAILABLE] " if refused.reason.is_temporary else b""
             text = b"NO %bfailed: %b" % (code, refused.reason.value.encode())
-        self._out += b"%b%b %b\r\n" % (refused.passed, tag, text)
+        self.out += b"%b%b %b\r\n" % (refused.passed, tag, text)
         return self._failed_login()
 
     def accepted(self, accepted: Accepted) -> None:
         text = accepted.text if self.terms.server_resp_line else self.terms.ok_line
-        self._out += b"%b%b OK %b\r\n" % (accepted.passed, self._tag, text)
+        self.out += b"%b%b OK %b\r\n" % (accepted.passed, self._tag, text)
 
     def goodbye(self, why: str, *, unavailable: bool = False) -> None:
         code = "[UNAVAILABLE] " if unavailable else ""
-        self._out += f"* BYE {code}{why}\r\n".encode()
+        self.out += f"* BYE {code}{why}\r\n".encode()
 
     # -- lines and literals -----------------------------------------------------------------
 
@@ -229,7 +228,7 @@ class Front(HeldFront):
             self._parts.append(text)
             self._wanted = size
             if waits:
-                self._out += b"+ OK ready for additional input\r\n"
+                self.out += b"+ OK ready for additional input\r\n"
             return None
         self._parts = []
         if not waits:
@@ -269,7 +268,7 @@ class Front(HeldFront):
             )
             if not _ID.fullmatch(text.replace(b'( ""', b'(""')):
                 return self._bad_command(tag, b"Try ID NIL or ID (<field> <value> ...)")
-            self._out += b'* ID ("name" "Perdition")\r\n%b OK ID\r\n' % tag
+            self.out += b'* ID ("name" "Perdition")\r\n%b OK ID\r\n' % tag
             return self._answered()
         if name in _NO_ARGUMENT:
             if rest:
@@ -283,11 +282,11 @@ class Front(HeldFront):
     def _plain_command(self, tag: bytes, name: bytes) -> Event | None:
         if name == b"CAPABILITY":
             words = _capability(self.terms, self._secure)
-            self._out += b"* CAPABILITY %b\r\n%b OK CAPABILITY\r\n" % (words, tag)
+            self.out += b"* CAPABILITY %b\r\n%b OK CAPABILITY\r\n" % (words, tag)
         elif name == b"NOOP":
-            self._out += b"%b OK NOOP\r\n" % tag
+            self.out += b"%b OK NOOP\r\n" % tag
         elif name == b"LOGOUT":
-            self._out += b"* BYE IMAP4 server logging out\r\n%b OK LOGOUT\r\n" % tag
+            self.out += b"* BYE IMAP4 server logging out\r\n%b OK LOGOUT\r\n" % tag
             return Quit()
         elif self.terms.tls not in (TlsUse.TLS, TlsUse.TLS_FORCE):
             return self._bad_command(tag, b"STARTTLS disabled")
@@ -296,17 +295,9 @@ class Front(HeldFront):
         elif self._buffer:
             return self._end("Input behind STARTTLS in clear text")
         else:
-            self._out += b"%b OK Begin TLS negotiation now\r\n" % tag
+            self.out += b"%b OK Begin TLS negotiation now\r\n" % tag
             return StartTls()
         return self._answered()
-
-    @property
-    def _needs_tls(self) -> bool:
-        return self.terms.tls is TlsUse.TLS_FORCE and not self._secure
-
-    @property
-    def _disabled(self) -> bool:
-        return self.terms.login_disabled or self._needs_tls
 
     def _login_in_one_line(
         self,
@@ -352,11 +343,11 @@ class Front(HeldFront):
         try:
             self._exchange = sasl.Exchange(words[0].upper())
         except ValueError:
-            self._out += b"%b NO AUTHENTICATE mechanism not supported\r\n" % tag
+            self.out += b"%b NO AUTHENTICATE mechanism not supported\r\n" % tag
             return self._counted()
         if len(words) == 2:
             return self._response(b"" if words[1] == b"=" else words[1])
-        self._out += b"+ %b\r\n" % self._exchange.challenge()
+        self.out += b"+ %b\r\n" % self._exchange.challenge()
         return None
 
     def _response(self, line: bytes) -> Event | None:
@@ -372,7 +363,7 @@ class Front(HeldFront):
             self._exchange = None
             return self._bad_command(self._tag, b"Invalid SASL response")
         if login is None:
-            self._out += b"+ %b\r\n" % exchange.challenge()
+            self.out += b"+ %b\r\n" % exchange.challenge()
         else:
             self._exchange = None
         return login
@@ -382,7 +373,7 @@ class Front(HeldFront):
     def _bad_command(self, tag: bytes, why: bytes) -> Quit | None:
         self._parts = []
         self._exchange = None
-        self._out += b"%b BAD %b\r\n" % (tag, why)
+        self.out += b"%b BAD %b\r\n" % (tag, why)
         return self._counted()
 
     def _masked(self, out: bytes) -> bytes:

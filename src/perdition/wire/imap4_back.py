@@ -222,8 +222,11 @@ class Back(HeldBack):
         user, password = self._login.authentication_id, self._login.password
         command = b"%b LOGIN" % self._new_tag()
         masked = command + b" ***"
-        if _QUOTABLE.fullmatch(user + password):
-            self._send(b"%b %b %b\r\n" % (command, _quote(user), _quote(password)), masked)
+        both = user + password
+        if _QUOTABLE.fullmatch(both):
+            if _SPECIAL.search(both):
+                user, password = _escape(user), _escape(password)
+            self._send(b'%b "%b" "%b"\r\n' % (command, user, password), masked)
             return None
         if not sasl.is_clean_login(self._login):
             return self._unclean()
@@ -295,7 +298,5 @@ def _coded(text: bytes) -> bytes:
     return b"[UNAVAILABLE] " + text if text and not _CODE.match(text) else text
 
 
-def _quote(value: bytes) -> bytes:
-    if b'"' in value or b"\\" in value:
-        value = _SPECIAL.sub(rb"\\\1", value)
-    return b'"%b"' % value
+def _escape(value: bytes) -> bytes:
+    return _SPECIAL.sub(rb"\\\1", value)

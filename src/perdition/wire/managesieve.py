@@ -96,10 +96,9 @@ class Front(HeldFront):
     def secured(self) -> Event | None:
         if self._buffer:  # it came in clear text, while STARTTLS was being answered
             return self._end("Input behind STARTTLS in clear text")
-        self._secure = True
-        self._held = False
+        self._begin_again()
         lines = _capability(self.terms, True)
-        self._out += b'%bOK "TLS negotiation completed"\r\n' % lines
+        self.out += b'%bOK "TLS negotiation completed"\r\n' % lines
         return None
 
     def refused(self, refused: Refused) -> Quit | None:
@@ -115,16 +114,16 @@ class Front(HeldFront):
             if reason is Reason.LOGIN_DISABLED and self._needs_tls:
                 code = b"(ENCRYPT-NEEDED) "
             text = b"%b%b" % (code, string(b"failed: " + reason.value.encode()))
-        self._out += b"%bNO %b\r\n" % (refused.passed, text)
+        self.out += b"%bNO %b\r\n" % (refused.passed, text)
         return self._failed_login()
 
     def accepted(self, accepted: Accepted) -> None:
         text = accepted.text if self.terms.server_resp_line else string(self.terms.ok_line)
-        self._out += b"%bOK%b%b\r\n" % (accepted.passed, b" " if text else b"", text)
+        self.out += b"%bOK%b%b\r\n" % (accepted.passed, b" " if text else b"", text)
 
     def goodbye(self, why: str, *, unavailable: bool = False) -> None:
         code = b"(TRYLATER) " if unavailable else b""
-        self._out += b"BYE %b%b\r\n" % (code, string(why.encode()))
+        self.out += b"BYE %b%b\r\n" % (code, string(why.encode()))
 
     # -- lines and literals -----------------------------------------------------------------
 
@@ -238,18 +237,18 @@ class Front(HeldFront):
         if name == b"STARTTLS":
             return self._starttls()
         if name == b"CAPABILITY":
-            self._out += _capability(self.terms, self._secure)
-        self._out += b'OK "%b completed"\r\n' % name
+            self.out += _capability(self.terms, self._secure)
+        self.out += b'OK "%b completed"\r\n' % name
         return Quit() if name == b"LOGOUT" else self._answered()
 
     def _noop(self, arguments: _Arguments) -> Event | None:
         if not arguments:
-            self._out += b'OK "NOOP completed"\r\n'
+            self.out += b'OK "NOOP completed"\r\n'
             return self._answered()
         is_string, tag = arguments[0]
         if len(arguments) > 1 or not is_string:
             return self._refuse(b"Wrong arguments, expected NOOP [String]")
-        self._out += b'OK (TAG %b) "NOOP completed."\r\n' % string(tag)
+        self.out += b'OK (TAG %b) "NOOP completed."\r\n' % string(tag)
         return self._answered()
 
     def _starttls(self) -> Event | None:
@@ -257,16 +256,8 @@ class Front(HeldFront):
             return self._refuse(b"TLS already active")
         if self._buffer:
             return self._end("Input behind STARTTLS in clear text")
-        self._out += b'OK "Begin TLS negotiation"\r\n'
+        self.out += b'OK "Begin TLS negotiation"\r\n'
         return StartTls()
-
-    @property
-    def _needs_tls(self) -> bool:
-        return self.terms.tls is TlsUse.TLS_FORCE and not self._secure
-
-    @property
-    def _disabled(self) -> bool:
-        return self.terms.login_disabled or self._needs_tls
 
     def _authenticate(self, arguments: _Arguments) -> Event | None:
         if not 1 <= len(arguments) <= 2:
@@ -287,7 +278,7 @@ class Front(HeldFront):
 
     def _challenge(self) -> None:
         assert self._exchange is not None
-        self._out += string(self._exchange.challenge()) + b"\r\n"
+        self.out += string(self._exchange.challenge()) + b"\r\n"
 
     def _response(self, parts: list[bytes]) -> Event | None:
         """One line, with or without a literal, of an AUTHENTICATE under way."""
@@ -320,7 +311,7 @@ class Front(HeldFront):
     def _refuse(self, why: bytes) -> Quit | None:
         """Say NO to a command, or to an AUTHENTICATE under way, and count it."""
         self._exchange = None
-        self._out += b"NO %b\r\n" % string(why)
+        self.out += b"NO %b\r\n" % string(why)
         return self._counted()
 
     def _show(self, name: bytes, rest: bytes = b"") -> None:

@@ -92,8 +92,7 @@ class Front(HeldFront):
     def secured(self) -> Event | None:
         if self._buffer:  # it came in clear text, while STLS was being answered
             return self._end("Input behind STLS in clear text")
-        self._secure = True
-        self._held = False
+        self._begin_again()
         self._user = None
         return None
 
@@ -107,16 +106,16 @@ class Front(HeldFront):
         else:
             code = b"[SYS/TEMP] " if reason.is_temporary else b""
             text = b"%bfailed: %b" % (code, reason.value.encode())
-        self._out += b"%b-ERR %b\r\n" % (refused.passed, text[: _REPLY_LIMIT - 7])
+        self.out += b"%b-ERR %b\r\n" % (refused.passed, text[: _REPLY_LIMIT - 7])
         return self._failed_login()
 
     def accepted(self, accepted: Accepted) -> None:
         text = accepted.text if self.terms.server_resp_line else self.terms.ok_line
-        self._out += b"%b+OK%b%b\r\n" % (accepted.passed, b" " if text else b"", text)
+        self.out += b"%b+OK%b%b\r\n" % (accepted.passed, b" " if text else b"", text)
 
     def goodbye(self, why: str, *, unavailable: bool = False) -> None:
         code = "[SYS/TEMP] " if unavailable else ""
-        self._out += f"-ERR {code}{why}\r\n".encode()
+        self.out += f"-ERR {code}{why}\r\n".encode()
 
     # -- lines ------------------------------------------------------------------------------
 
@@ -177,24 +176,19 @@ class Front(HeldFront):
     def _takes_tls(self) -> bool:
         return self.terms.tls in (TlsUse.TLS, TlsUse.TLS_FORCE)
 
-    @property
-    def _disabled(self) -> bool:
-        terms = self.terms
-        return terms.login_disabled or (terms.tls is TlsUse.TLS_FORCE and not self._secure)
-
     def _plain_command(self, name: bytes) -> Event | None:
         if name == b"CAPA":
             lines = _capability(self.terms, self._secure)
-            self._out += b"+OK Capability list follows\r\n%b.\r\n" % lines
+            self.out += b"+OK Capability list follows\r\n%b.\r\n" % lines
         elif name == b"QUIT":
-            self._out += b"+OK QUIT\r\n"
+            self.out += b"+OK QUIT\r\n"
             return Quit()
         elif self._secure:
             return self._bad_command(b"TLS already active")
         elif self._buffer:
             return self._end("Input behind STLS in clear text")
         else:
-            self._out += b"+OK Begin TLS negotiation\r\n"
+            self.out += b"+OK Begin TLS negotiation\r\n"
             return StartTls()
         return self._answered()
 
@@ -205,7 +199,7 @@ class Front(HeldFront):
             return self._unclean()
         again, self._user = self._user is not None, user
         reply = b"+OK USER %b set\r\n" % user
-        self._out += reply if len(reply) <= _REPLY_LIMIT else b"+OK USER set\r\n"
+        self.out += reply if len(reply) <= _REPLY_LIMIT else b"+OK USER set\r\n"
         return self._answered() if again else None
 
     def _pass(self, password: bytes | None) -> Event | None:
@@ -231,7 +225,7 @@ class Front(HeldFront):
             return self._bad_command(b"AUTH mechanism not supported")
         if len(words) == 2:
             return self._response(b"" if words[1] == b"=" else words[1])
-        self._out += b"+ %b\r\n" % self._exchange.challenge()
+        self.out += b"+ %b\r\n" % self._exchange.challenge()
         return None
 
     def _response(self, line: bytes) -> Event | None:
@@ -245,7 +239,7 @@ class Front(HeldFront):
         except ValueError:
             return self._bad_command(b"Invalid SASL response")
         if login is None:
-            self._out += b"+ %b\r\n" % exchange.challenge()
+            self.out += b"+ %b\r\n" % exchange.challenge()
             return None
         if not login.authentication_id:  # nor can USER give none
             return self._bad_command(b"Invalid SASL response")
@@ -262,7 +256,7 @@ class Front(HeldFront):
 
     def _bad_command(self, why: bytes) -> Quit | None:
         self._exchange = None
-        self._out += b"-ERR %b\r\n" % why
+        self.out += b"-ERR %b\r\n" % why
         return self._counted()
 
     def _show(self, name: bytes, rest: bytes = b"") -> None:
