@@ -1,7 +1,8 @@
 """Where log lines go: syslog, a file, stdout or stderr; plain text or JSON.
 
-Nothing here blocks: a worker's lines are written behind each batch of events, what the target does
-not take then waits in a bounded backlog, and what does not fit there is dropped and counted.
+Nothing here blocks: a worker's lines are written behind a batch of events, or when there are many;
+what the target does not take then waits in a bounded backlog, and what does not fit there is
+dropped and counted.
 Invariant: one call, one line; control characters in a text are escaped, so that no peer can forge
 a line.
 """
@@ -26,6 +27,7 @@ ERR, NOTICE, INFO, DEBUG = 3, 5, 6, 7  # syslog(3) priorities
 PRIORITY_NAMES = {ERR: "error", NOTICE: "notice", INFO: "info", DEBUG: "debug"}
 BACKLOG_LINES = 4096
 _AT_ONCE = 256  # lines written together
+_WAITING = 64  # lines that wait for others, at most for a second, while there is much to do
 
 FACILITIES = {
     "kern": 0, "user": 1, "mail": 2, "daemon": 3, "auth": 4, "security": 4, "syslog": 5, "lpr": 6,
@@ -209,7 +211,7 @@ class Log:
         self.debugging = debug
         self.as_json = as_json
         self.lost = 0
-        self.batching = False  # whether somebody calls `flush` behind each batch of lines
+        self.batching = False  # whether somebody calls `batch_over`, and `flush` every second
         self._lines: deque[str] = deque()  # that the target has not taken
         self._heads: dict[int, str] = {}  # of the lines of this second, by priority
         self.after_fork()
@@ -254,7 +256,7 @@ class Log:
             self._look_at_clock()
         self._lines.append(self._heads[priority] + text)
         if not self.batching:
-            self.flush()
+            self.batch_over(crowded=False)
 
     def fault(self, what: str, error: BaseException) -> None:
         """Say that the program itself is wrong: where, but no value that the error may carry."""
@@ -266,11 +268,19 @@ class Log:
             place = f" in {trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
         self.err(f"internal error ({what}): {type(error).__name__}{place}")
 
+    def batch_over(self, crowded: bool) -> None:
+        """A batch of events is over; behind a crowded one, a few lines wait for those of the next.
+
+        It may be long in coming: `flush` is to be called every second.
+        """
+        self._dated = False
+        if not crowded or len(self._lines) >= _WAITING:
+            self.flush()
+
     def flush(self) -> None:
-        """Offer the backlog to the target: each line, or each batch and each second."""
+        """Offer the backlog to the target."""
         lines = self._lines
         if lines or self.target.rest:
-            self._dated = False
             self.target.take(lines)
             while len(lines) > BACKLOG_LINES:
                 lines.pop()

@@ -16,6 +16,6 @@ def poller() -> Iterator[Poller]:
     def failed(error: Exception) -> None:
         raise error
 
-    made = Poller(failed=failed, after=lambda: None)
+    made = Poller(failed=failed, after=lambda crowded: None)
     yield made
     made.close()

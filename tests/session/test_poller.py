@@ -133,7 +133,7 @@ def test_room_for_writing_that_nobody_waits_for_any_more(poller: Poller, pairs: 
 
 def test_the_loop_serves_tasks_threads_and_timers_among_sockets(pairs: Pairs) -> None:
     faults: list[Exception] = []
-    loop = Loop(failed=faults.append, after=lambda: None)
+    loop = Loop(failed=faults.append, after=lambda crowded: None)
     ours, theirs = pairs[0]
     seen: list[str] = []
 
@@ -161,7 +161,7 @@ def test_the_loop_serves_tasks_threads_and_timers_among_sockets(pairs: Pairs) ->
 
 
 def test_timers_come_though_sockets_always_have_something(pairs: Pairs) -> None:
-    loop = Loop(failed=lambda error: None, after=lambda: None)
+    loop = Loop(failed=lambda error: None, after=lambda crowded: None)
     ours, theirs = pairs[0]
     theirs.sendall(b"never read")
     calls: list[int] = []
@@ -175,7 +175,7 @@ def test_timers_come_though_sockets_always_have_something(pairs: Pairs) -> None:
 def test_a_large_batch_sends_behind_itself(pairs: Pairs) -> None:
     heard: list[str] = []
     faults: list[Exception] = []
-    poller = Poller(failed=faults.append, after=lambda: heard.append("after"))
+    poller = Poller(failed=faults.append, after=lambda crowded: heard.append(f"after {crowded}"))
 
     def last() -> None:
         assert not poller.crowded
@@ -198,16 +198,16 @@ def test_a_large_batch_sends_behind_itself(pairs: Pairs) -> None:
         ours.send(b"!")
         theirs.send(b"!")
     poller.wait(0)
-    assert heard == ["few"] * 4 + ["late"] * 4 + ["last"] * 4 + ["after"]
+    assert heard == ["few"] * 4 + ["late"] * 4 + ["last"] * 4 + ["after False"]
     del heard[:]
     for ours, theirs in pairs:
         ours.send(b"!")
         theirs.send(b"!")
     poller.wait(0)
-    assert heard == ["crowded"] * 6 + ["late"] * 6 + ["last"] * 6 + ["after"]
+    assert heard == ["crowded"] * 6 + ["late"] * 6 + ["last"] * 6 + ["after True"]
     assert len(faults) == 10
     del heard[:]
     poller.later(lambda: heard.append("ahead"))
     poller.wait(0)
-    assert heard[:2] == ["ahead", "after"]
+    assert heard[:2] == ["ahead", "after False"]
     poller.close()

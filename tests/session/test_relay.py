@@ -116,7 +116,7 @@ def new_loop() -> Loop:
         loop.stop()
         raise error
 
-    loop = Loop(failed=failed, after=lambda: None)
+    loop = Loop(failed=failed, after=lambda crowded: None)
     return loop
 
 

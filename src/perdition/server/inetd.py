@@ -38,7 +38,7 @@ def serve(config: Config) -> int:
         helpers.fill_up(partial(close_memory, core_dumps=config.core_dumps))
     become(find_identity(config.username, config.group), core_dumps=config.core_dumps)
     sock, threads = _client()
-    loop = Loop(failed=lambda error: log.fault("session", error), after=log.flush)
+    loop = Loop(failed=lambda error: log.fault("session", error), after=log.batch_over)
     sweep = Sweep(loop, log.flush)
     service = make_service(
         config, inherited, log, loop=loop, poller=loop.poller, sweep=sweep, meter=Meter(),

@@ -63,7 +63,7 @@ class Worker:
         # Made once: a method of its own would be with each session as long as it lasts.
         self._when_ended = self._ended
         self.draining = False
-        self.loop = Loop(failed=self._failed, after=self.log.flush)
+        self.loop = Loop(failed=self._failed, after=self.log.batch_over)
         self.poller = self.loop.poller
         self.sweep = Sweep(self.loop, self._each_second)
         self.service: Service | None = None

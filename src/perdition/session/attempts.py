@@ -108,7 +108,7 @@ class Attempts(Stepped):
         order = list(addresses)
         for number, address in enumerate(order, 1):
             try:
-                side = self.server = self._connect(address)
+                side = self._connect(address)
             except OSError as error:
                 refused = Refused(Reason.UNREACHABLE, detail=error.strerror or str(error))
                 continue
@@ -117,7 +117,16 @@ class Attempts(Stepped):
                     patience = NEXT_ADDRESS
                 else:
                     patience = NEXT_AGAIN if number < len(order) else 0.0
-            outcome = await self._talk(side, server, login, patience)
+            back = self._begin(side, server, login, patience)
+            try:
+                if service.speaks_first:
+                    await self._speak_first(side, server)
+                side.resume()
+                outcome = await STEP
+                while isinstance(outcome, StartTls):
+                    outcome = await self._upgrade(side, back, server)
+            except ServerLost as lost:
+                outcome = self._lost_server(back, lost.error)
             secure = secure_word(side, service.back_terms.tls)
             if isinstance(outcome, Accepted):
                 if number > 1:
@@ -134,17 +143,21 @@ class Attempts(Stepped):
                 order.append(address)  # it got less than its time
             if refused.reason is not Reason.UNREACHABLE:
                 break
-        self._leave()
-        if refused is None:
-            refused = Refused(Reason.UNREACHABLE, detail="no address")
-        if refused.reason is Reason.REFUSED:
-            service.health.answered(server, time.monotonic() - started)
-        else:
-            service.health.disappointed(server)
-        down = slow or refused.reason is Reason.UNREACHABLE
-        if down and service.health.failed(server, slow=slow):
-            service.log.err(f"server {server} is down: {refused.detail}")
+        refused = refused or Refused(Reason.UNREACHABLE, detail="no address")
+        self._gave_up(server, refused, slow, time.monotonic() - started)
         return refused, secure
+
+    def _gave_up(self, server: Server, refused: Refused, slow: bool, seconds: float) -> None:
+        """Remember what became of a server that did not let the user in."""
+        health = self.service.health
+        self._leave()
+        if refused.reason is Reason.REFUSED:
+            health.answered(server, seconds)
+        else:
+            health.disappointed(server)
+        down = slow or refused.reason is Reason.UNREACHABLE
+        if down and health.failed(server, slow=slow):
+            self.service.log.err(f"server {server} is down: {refused.detail}")
 
     def _connect(self, address: dial.SockAddress) -> Side[Back]:
         """Begin a connection; OSError when there is no socket for it."""
@@ -152,6 +165,7 @@ class Attempts(Stepped):
         sock = dial.open_socket(family, service.sources, keepalive=service.keepalive)
         side: Side[Back] = Side(service.poller, sock, self.step, self._server_lost)
         side.connect(where)
+        self.server = side
         return side
 
     async def _resolve(self, server: Server) -> tuple[dial.SockAddress, ...]:
@@ -162,15 +176,12 @@ class Attempts(Stepped):
             self.service.log.debug(f"server {server}: {error.strerror}")
             return ()
 
-    async def _talk(
-        self, side: Side[Back], server: Server, login: Login, patience: float
-    ) -> Accepted | Refused:
-        """Log in over one connection; every failure is an answer."""
+    def _begin(self, side: Side[Back], server: Server, login: Login, patience: float) -> Back:
+        """Have ready what reads the server, and its deadlines."""
         service = self.service
         terms = service.back_terms
-        is_tls = terms.tls is TlsUse.SSL
         origin = self.trail.origin() if service.forward_client else None
-        back = service.back(login, terms, secure=is_tls, origin=origin)
+        back = service.back(login, terms, secure=terms.tls is TlsUse.SSL, origin=origin)
         side.grammar = back
         if service.log_dialogue:
             back.shown = dialogue_log(service.log, "REAL")
@@ -179,24 +190,24 @@ class Attempts(Stepped):
             back.shown = self.trace.shown("server", back.shown)
         self._timed_out = False
         self._expect_connection(patience)
-        try:
-            if is_tls or service.header_version:
-                side.when_connected()
-                await STEP
-                side.send(self._header(service.header_version))
-            if is_tls:
-                await self._secure_server(side, server)
-            side.resume()
-            answer = await STEP
-            while isinstance(answer, StartTls):
-                await self._secure_server(side, server)
-                back.secured()
-                side.send(back.take())
-                side.resume()
-                answer = await STEP
-            return answer  # type: ignore[no-any-return]
-        except ServerLost as lost:
-            return self._lost_server(back, lost.error)
+        return back
+
+    async def _speak_first(self, side: Side[Back], server: Server) -> None:
+        """Say what a server hears ahead of its greeting: who its client is, a handshake."""
+        service = self.service
+        side.when_connected()
+        await STEP
+        side.send(self._header(service.header_version))
+        if service.back_terms.tls is TlsUse.SSL:
+            await self._secure_server(side, server)
+
+    async def _upgrade(self, side: Side[Back], back: Back, server: Server) -> object:
+        """STARTTLS is agreed: have TLS, and what the server says then."""
+        await self._secure_server(side, server)
+        back.secured()
+        side.send(back.take())
+        side.resume()
+        return await STEP
 
     def _header(self, version: int) -> bytes:
         """What tells the server who its client is, ahead of everything else."""

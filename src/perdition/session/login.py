@@ -18,6 +18,7 @@ from perdition.auth.asking import Asking, AuthError
 from perdition.errors import DeadlineExpired, MapError, PeerGone, PerditionError, WireError
 from perdition.metrics import RECEIVED, SENT
 from perdition.protocols import TlsUse
+from perdition.route import Server
 from perdition.session.attempts import Attempts, secure_word
 from perdition.session.relay import IDLE, Relay
 from perdition.session.service import Network, Service
@@ -64,7 +65,7 @@ class Session(Attempts):
         self._held = False
         self._arrival = 0  # the place where it counts as not logged in; 0: it does not
         self._up = self._down = 0  # relayed bytes that are counted already
-        self._coro = self._run(refuse)
+        self._coro = self._dialogue(refuse)
         self.step(None)
 
     @property
@@ -83,21 +84,14 @@ class Session(Attempts):
 
     # -- the dialogue -----------------------------------------------------------------------
 
-    async def _run(self, refuse: int) -> None:
-        """The whole session up to the relay, and every way in which it may end before."""
-        front: Front | None = None
-        try:
-            front = await self._greet(refuse)
-            if front is not None:
-                await self._dialogue(front)
-        except PeerGone:
+    def _ended_by(self, error: PerditionError) -> None:
+        """The dialogue had to end before a login."""
+        meter, front = self.service.meter, self.client.grammar
+        if isinstance(error, PeerGone):
             if self._held:
-                self.service.meter.count(metrics.LOGIN_CLIENT_GONE)
+                meter.count(metrics.LOGIN_CLIENT_GONE)
             self._finish("client gone")
-        except WireError as error:
-            self._finish(str(error))
-        except DeadlineExpired:
-            meter = self.service.meter
+        elif isinstance(error, DeadlineExpired):
             meter.count(metrics.LIMIT["authenticate_timeout"])
             if self._held:
                 meter.count(metrics.LOGIN_TIMED_OUT)
@@ -106,6 +100,8 @@ class Session(Attempts):
                 self.client.send(front.take())
             self.trail.timed_out()
             self._finish("", quiet=True)
+        else:
+            self._finish(str(error))
 
     async def _greet(self, refuse: int) -> Front | None:
         """TLS where it comes first, then the greeting; None when the session has ended."""
@@ -197,8 +193,11 @@ class Session(Attempts):
         service.meter.secured(metrics.TLS_CLIENT, sock)
         return True
 
-    async def _dialogue(self, front: Front) -> None:
-        """Commands until the client is in, or gone."""
+    async def _dialogue(self, refuse: int) -> None:
+        """The whole session up to the relay: a greeting, commands until the client is in."""
+        front = await self._greet(refuse)
+        if front is None:
+            return
         client = self.client
         event = await STEP
         while True:
@@ -245,7 +244,8 @@ class Session(Attempts):
             outcome = Refused(Reason.LOGIN_DISABLED)
             self._verdict(login, "(null):(null)", outcome.reason)
         else:
-            outcome = await self._find_and_try(login)
+            found = await self._find(login)
+            outcome = found if isinstance(found, Refused) else await self._try_servers(*found)
         meter = self.service.meter
         if isinstance(outcome, Accepted):
             meter.login(None, time.monotonic() - started)
@@ -258,8 +258,8 @@ class Session(Attempts):
             await self._pause(penalties.failed(key))
         return outcome
 
-    async def _find_and_try(self, login: Login) -> Accepted | Refused:
-        """Look the user's servers up and try them; the outcome is logged."""
+    async def _find(self, login: Login) -> tuple[Login, Login, tuple[Server, ...]] | Refused:
+        """The login under its final name, as the servers get it, and these; a refusal is logged."""
         service, trail = self.service, self.trail
         name = login.authorisation_id or login.authentication_id
         try:
@@ -282,9 +282,7 @@ class Session(Attempts):
             if refused is not None:
                 self._verdict(login, str(servers[0]) if servers else "", refused.reason)
                 return refused
-        if for_server != user:
-            return await self._try_servers(login, _renamed(login, for_server), servers)
-        return await self._try_servers(login, login, servers)
+        return login, login if for_server == user else _renamed(login, for_server), servers
 
     async def _refused_here(
         self, authenticator: Asking, login: Login, user: bytes

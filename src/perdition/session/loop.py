@@ -31,9 +31,11 @@ class _Selector(selectors.EpollSelector):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """`failed` hears what goes wrong in a socket's callback, `after` is called behind a batch."""
+    """`failed` and `after` are the `Poller`'s."""
 
-    def __init__(self, *, failed: Callable[[Exception], None], after: Callable[[], None]) -> None:
+    def __init__(
+        self, *, failed: Callable[[Exception], None], after: Callable[[bool], None]
+    ) -> None:
         self.poller = Poller(failed=failed, after=after)
         super().__init__(_Selector(self.poller))
 

@@ -47,14 +47,16 @@ class _Port:
 
 
 class Poller:
-    """Callbacks by descriptor; `after` is called once behind each batch of them.
+    """Callbacks by descriptor; `after` hears behind each batch of them whether it was a large one.
 
     While a batch is a large one `crowded` is true, and what is small is sent behind it, by `later`:
     who sleeps on the same machine is woken once by all that is there for him, and not by each
     packet. A login is a quarter cheaper so.
     """
 
-    def __init__(self, *, failed: Callable[[Exception], None], after: Callable[[], None]) -> None:
+    def __init__(
+        self, *, failed: Callable[[Exception], None], after: Callable[[bool], None]
+    ) -> None:
         self._epoll = select.epoll()
         # By descriptor, which are small and dense: a list is a tenth of a dictionary.
         self._calls: list[Callback] = []
@@ -174,7 +176,7 @@ class Poller:
     def _dispatch(self, ready: list[tuple[int, int]]) -> None:
         calls, later = self._calls, self._later
         coming, waiting = iter(ready), iter(later)  # which a fault leaves where they are
-        self.crowded = len(ready) > _FEW
+        self.crowded = crowded = len(ready) > _FEW
         while True:
             try:
                 for fd, _ in coming:
@@ -186,4 +188,4 @@ class Poller:
             except Exception as error:  # one of four doors: a fault costs one callback
                 self._failed(error)
         later.clear()
-        self._after()
+        self._after(crowded)

@@ -55,7 +55,7 @@ class ServerLost(Exception):
 
 
 class Stepped:
-    """The mover of one dialogue; who inherits writes the dialogue and `_crashed`."""
+    """The mover of one dialogue; who inherits writes the dialogue, and how it ends."""
 
     __slots__ = (
         "_coro", "_login_due", "_step", "_step_due", "_timed_out", "service", "since", "slot",
@@ -73,6 +73,10 @@ class Stepped:
         limit = timeouts.authenticate
         self._login_due = now + limit + 1 if limit else 0
         sweep.by(self, now + timeouts.soonest)
+
+    def _ended_by(self, error: PerditionError) -> None:
+        """End because of what a peer did, or because of a deadline."""
+        raise AssertionError
 
     def _crashed(self) -> None:
         """End after a fault of ours, which is logged already."""
@@ -98,6 +102,9 @@ class Stepped:
                 coro.throw(fault)
         except StopIteration:
             self._coro = None
+        except PerditionError as error:
+            self._coro = None
+            self._ended_by(error.with_traceback(None))  # which would be a cycle with this frame
         except Exception as error:  # one of four doors: a fault of ours costs one session
             self._coro = None
             self.service.log.fault("session", error)
