@@ -19,10 +19,10 @@ from perdition.session.side import Side
 from perdition.session.stepped import (
     NEXT_ADDRESS,
     NEXT_AGAIN,
-    STEP,
     ServerLost,
     Step,
     Stepped,
+    next_step,
 )
 from perdition.session.tracing import Trace
 from perdition.session.trail import Trail, dialogue_log
@@ -122,7 +122,7 @@ class Attempts(Stepped):
                 if service.speaks_first:
                     await self._speak_first(side, server)
                 side.resume()
-                outcome = await STEP
+                outcome = await next_step()
                 while isinstance(outcome, StartTls):
                     outcome = await self._upgrade(side, back, server)
             except ServerLost as lost:
@@ -196,7 +196,7 @@ class Attempts(Stepped):
         """Say what a server hears ahead of its greeting: who its client is, a handshake."""
         service = self.service
         side.when_connected()
-        await STEP
+        await next_step()
         side.send(self._header(service.header_version))
         if service.back_terms.tls is TlsUse.SSL:
             await self._secure_server(side, server)
@@ -207,7 +207,7 @@ class Attempts(Stepped):
         back.secured()
         side.send(back.take())
         side.resume()
-        return await STEP
+        return await next_step()
 
     def _header(self, version: int) -> bytes:
         """What tells the server who its client is, ahead of everything else."""
@@ -233,7 +233,7 @@ class Attempts(Stepped):
         except PeerGone as error:
             raise ServerLost(error) from None
         try:
-            sock = await STEP
+            sock = await next_step()
         except ServerLost:
             service.meter.count(metrics.TLS_SERVER_FAILED)
             raise

@@ -23,7 +23,7 @@ from perdition.session.attempts import Attempts, secure_word
 from perdition.session.relay import IDLE, Relay
 from perdition.session.service import Network, Service
 from perdition.session.side import Side
-from perdition.session.stepped import STEP
+from perdition.session.stepped import next_step
 from perdition.session.trail import Address, Trail, dialogue_log, plain_host
 from perdition.username import State
 from perdition.wire.base import (
@@ -169,7 +169,7 @@ class Session(Attempts):
             if not host or not any(ip_address(host) in network for network in trusted):
                 raise WireError("not in proxy_protocol_networks")
             self.client.await_header(proxy_header.size)
-            ends = proxy_header.read(await STEP)
+            ends = proxy_header.read(await next_step())
         except WireError as error:
             self.service.log.err(f"refused:{trail.ft} {error}")
             self._finish("", quiet=True)
@@ -184,7 +184,7 @@ class Session(Attempts):
         service = self.service
         try:
             self.client.start_tls(service.listen_context, None, server=True)
-            sock = await STEP
+            sock = await next_step()
         except PeerGone as error:
             service.meter.count(metrics.TLS_CLIENT_FAILED)
             self.trail.tls_failed(what, str(error))
@@ -199,7 +199,7 @@ class Session(Attempts):
         if front is None:
             return
         client = self.client
-        event = await STEP
+        event = await next_step()
         while True:
             if isinstance(event, Login):
                 self._held = True
@@ -224,7 +224,7 @@ class Session(Attempts):
                 if client.ended:
                     raise PeerGone("connection closed")
                 client.resume()
-                event = await STEP
+                event = await next_step()
 
     async def _log_in(self, front: Front, login: Login) -> Refused | None:
         """Find the server and log in there; None: the relay has taken over."""
@@ -318,7 +318,7 @@ class Session(Attempts):
         if seconds:
             timer = self.service.loop.call_later(seconds, self.step, None)
             try:
-                await STEP
+                await next_step()
             finally:
                 timer.cancel()
 

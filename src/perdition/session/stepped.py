@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine, Generator
 from enum import IntEnum
 from functools import partial
+from types import coroutine
 from typing import Any, TypeVar
 
 from perdition.errors import DeadlineExpired, PerditionError
@@ -19,16 +20,12 @@ from perdition.session.service import Service, Slot
 T = TypeVar("T")
 
 
-class _Step:
+@coroutine
+def next_step() -> Generator[None, Any, Any]:
     """Awaited, gives what the dialogue is stepped with next."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[None, Any, Any]:
-        return (yield)
+    return (yield)
 
 
-STEP = _Step()
 # Seconds that an address may take to connect when the server has another (RFC 8305, section 5).
 # Those that were slow are tried again behind the others, with a little more, the last of them with
 # all its time. The one that answers is tried first from then on.
@@ -161,7 +158,7 @@ class Stepped:
         task = self.service.loop.create_task(_coroutine(awaitable))
         task.add_done_callback(self._driven)
         try:
-            await STEP
+            await next_step()
             return task.result()
         finally:
             task.cancel()
