@@ -49,15 +49,16 @@ class Sizes:
     rounds: int
     idle_rounds: int
     alone_rounds: int
+    renews: bool  # whether each round has peers that were started for it
 
 
 FULL = Sizes(
     2000, 400, 256_000_000, 128_000_000, 6000, 2000, 9000,
-    rounds=5, idle_rounds=2, alone_rounds=3,
+    rounds=5, idle_rounds=2, alone_rounds=3, renews=True,
 )  # fmt: skip
 QUICK = Sizes(
     1000, 150, 128_000_000, 64_000_000, 3000, 1000, 1000,
-    rounds=5, idle_rounds=1, alone_rounds=0,
+    rounds=5, idle_rounds=1, alone_rounds=0, renews=False,
 )  # fmt: skip
 
 
@@ -298,9 +299,9 @@ def _greeting_ms(command: list[str]) -> float:
 class Job:
     """One thing to run in a round.
 
-    `run` gets a peer that stands since the beginning, in a flavour: "plain" or the name of a key
-    pair; a fresh job gets an instance of its own, and `alone` starts what it needs by itself, for
-    the peers that it names. `quick` ones are part of `--quick`.
+    `run` gets a peer that stands, in a flavour: "plain" or the name of a key pair; a fresh job gets
+    an instance of its own, and `alone` starts what it needs by itself, for the peers that it names.
+    `quick` ones are part of `--quick`.
     """
 
     name: str
@@ -320,6 +321,8 @@ class Job:
 
     def is_for(self, peer: Peer) -> bool:
         """Tells whether the peer can be asked for it."""
+        if not self.name.startswith(peer.only):
+            return False
         if self.relays and self.flavour not in peer.relays:
             return False
         return (not self.peers or peer.name in self.peers) and (

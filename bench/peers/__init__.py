@@ -6,9 +6,9 @@ from bench.peers.dovecot import Dovecot
 from bench.peers.haproxy import Haproxy
 from bench.peers.imapproxy import Imapproxy
 from bench.peers.nginx import Nginx
-from bench.peers.ours import Ours
+from bench.peers.ours import Ours, Stripped
 from bench.peers.perdition2 import Perdition2
 
 PEERS: tuple[Peer, ...] = (
-    Nginx(), Dovecot(), Haproxy(), Imapproxy(), Perdition2(), Bare(), Ours(),
+    Nginx(), Dovecot(), Haproxy(), Imapproxy(), Perdition2(), Bare(), Stripped(), Ours(),
 )  # fmt: skip

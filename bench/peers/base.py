@@ -49,6 +49,8 @@ class Peer(ABC):
     """Whether it reads the client's login; one that does not is a floor, and no rival."""
     relays: ClassVar[frozenset[str]] = frozenset({"plain", "tls"})
     """In which flavours it can be asked to carry more than a line."""
+    only: ClassVar[str] = ""
+    """What the jobs that it takes part in are called, or how their names begin."""
     needs: ClassVar[dict[str, str]]
     """Path of a file or name of a command: what provides it."""
 

@@ -67,6 +67,34 @@ class Ours(Peer):
         return [str(self.commands / name), "-f", str(path)]
 
 
+_OFF = """quiet
+address_connection_limit 0
+failure_delay 0
+authenticate_timeout 0
+timeout 0
+connect_relog 0
+server_retry 0
+forward_client never
+"""
+
+
+class Stripped(Ours):
+    """Ours without what an option can turn off: logs, limits, time-outs, the client's address.
+
+    It is no product, but shows what the features that are on by default cost a login.
+    """
+
+    name = "stripped"
+    logs_in = False  # not as anybody would have it
+    only = "login-"
+
+    def command(self, setting: Setting) -> list[str]:
+        command = super().command(setting)
+        with Path(command[-1]).open("a") as configuration:
+            configuration.write(_OFF)
+        return command
+
+
 class Wrapped(Ours):
     """Ours, started by a module of the bench that looks into its worker.
 

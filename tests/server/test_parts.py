@@ -293,6 +293,42 @@ def test_a_log_that_takes_nothing_is_bounded_and_says_so(tmp_path: Path) -> None
     os.close(writer)
 
 
+def test_lines_wait_for_others_while_there_is_much_to_do(tmp_path: Path) -> None:
+    log, path = file_log(tmp_path / "log"), tmp_path / "log"
+    log.batching = True
+    log.info("one")
+    log.batch_over(crowded=True)
+    assert path.read_text() == ""
+    log.flush()  # as every second
+    assert path.read_text().endswith(": one\n")
+    log.info("two")
+    log.batch_over(crowded=False)
+    assert path.read_text().endswith(": two\n")
+    for number in range(100):
+        log.info(f"line {number}")
+        log.batch_over(crowded=True)
+    lines = path.read_text().splitlines()[2:]
+    assert len(lines) == 64
+    assert lines[-1].endswith(": line 63")
+    log.target.close()
+
+
+def test_lines_of_a_batch_have_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, path = file_log(tmp_path / "log"), tmp_path / "log"
+    now = [1000.0]
+    monkeypatch.setattr("perdition.log.time", lambda: now[0])
+    log.batching = True
+    log.info("one")
+    now[0] += 1
+    log.info("the same batch")
+    log.batch_over(crowded=True)
+    log.info("the next")
+    log.flush()
+    first, second, third = (line[:15] for line in path.read_text().splitlines())
+    assert first == second != third
+    log.target.close()
+
+
 def test_json_lines(tmp_path: Path) -> None:
     log = Log(open_target(str(tmp_path / "log"), ""), "perdition.imap4", as_json=True)
     log.notice("hello\n", {"event": "test"})

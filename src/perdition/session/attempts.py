@@ -104,7 +104,6 @@ class Attempts(Stepped):
         refused: Refused | None = None
         secure, slow, patience = "plaintext", False, 0.0
         addresses = service.resolver.known(server) or await self._resolve(server)
-        several = len(addresses) > 1
         order = list(addresses)
         for number, address in enumerate(order, 1):
             try:
@@ -112,11 +111,8 @@ class Attempts(Stepped):
             except OSError as error:
                 refused = Refused(Reason.UNREACHABLE, detail=error.strerror or str(error))
                 continue
-            if several:
-                if number <= len(addresses):
-                    patience = NEXT_ADDRESS
-                else:
-                    patience = NEXT_AGAIN if number < len(order) else 0.0
+            if len(order) > 1:
+                patience = _patience(number, len(addresses), len(order))
             back = self._begin(side, server, login, patience)
             try:
                 if service.speaks_first:
@@ -255,6 +251,16 @@ class Attempts(Stepped):
             if side.grammar is not None and not side.ended:
                 side.send(side.grammar.goodbye())
             side.close()
+
+
+def _patience(number: int, first: int, last: int) -> float:
+    """Seconds that the address of that number has to connect if another follows; 0: all there are.
+
+    From the one behind `first` on, addresses are tried again.
+    """
+    if number <= first:
+        return NEXT_ADDRESS
+    return NEXT_AGAIN if number < last else 0.0
 
 
 def secure_word(side: Side[Any], use: TlsUse) -> str:
