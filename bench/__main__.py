@@ -5,6 +5,7 @@ Whatever it has started is ended when it ends, in whichever way.
 
 import argparse
 import dataclasses
+import random
 import resource
 import signal
 import sys
@@ -128,8 +129,9 @@ class Bench:
             for job in jobs:
                 if turn >= job.rounds(sizes):
                     continue
-                first = turn % len(self._peers)  # that nobody is always the one behind another
-                for peer in filter(job.is_for, self._peers[first:] + self._peers[:first]):
+                # Nobody is always the one behind another.
+                order = random.Random(turn).sample(self._peers, len(self._peers))
+                for peer in filter(job.is_for, order):
                     _progress(f"round {turn + 1}/{sizes.rounds}: {job.name}, {peer.name}")
                     self._run(turn, job, peer)
 

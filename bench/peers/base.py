@@ -46,7 +46,7 @@ class Peer(ABC):
     """How many clients may come at the same moment."""
     has_tls: ClassVar[bool] = True
     logs_in: ClassVar[bool] = True
-    """Whether it reads the client's login; one that does not is a floor, and no rival."""
+    """Whether it logs in as anybody would have it; one that does not is no rival."""
     relays: ClassVar[frozenset[str]] = frozenset({"plain", "tls"})
     """In which flavours it can be asked to carry more than a line."""
     only: ClassVar[str] = ""

@@ -1,4 +1,4 @@
-"""Perdition 3, as installed in the virtual environment, with its default features on.
+"""Perdition 3, as installed in the virtual environment: with its default features on, or bare.
 
 But for core_dumps, which lets an ordinary user measure a worker's memory.
 """
@@ -85,7 +85,7 @@ class Stripped(Ours):
     """
 
     name = "stripped"
-    logs_in = False  # not as anybody would have it
+    logs_in = False
     only = "login-"
 
     def command(self, setting: Setting) -> list[str]:

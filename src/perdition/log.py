@@ -217,7 +217,9 @@ class Log:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Take this process's number into the lines to come."""
+        """Take this process's number into the lines to come; those before are the parent's."""
+        self._lines.clear()
+        self.target.rest = b""
         self._tag = f" {self.ident}[{os.getpid()}]: "
         self._second = 0  # of the heads
         self._dated = False  # whether that is the time of the batch under way

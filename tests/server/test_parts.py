@@ -224,6 +224,28 @@ def test_sweep_asks_whoever_is_due_and_nobody_else() -> None:
     assert later.slot.second == start + 1000
 
 
+def test_sweep_asks_the_others_when_one_fails() -> None:
+    loop = asyncio.new_event_loop()
+    faults: list[object] = []
+    loop.set_exception_handler(lambda _, context: faults.append(context.get("exception")))
+    sweep = Sweep(loop, lambda: None)
+
+    class Broken(Thing):
+        def due(self, now: int) -> int:
+            super().due(now)
+            raise ValueError("of ours")
+
+    things = [Thing(), Broken(), Thing(), Broken(), Thing()]
+    for thing in things:
+        sweep.by(thing, sweep.now + 1)
+    sweep.start()
+    loop.call_later(4.5, loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert [len(thing.asked) for thing in things] == [1] * 5
+    assert len(faults) == 2
+
+
 # -- the log --------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,34 @@ def connection(port: int, context: ssl.SSLContext) -> tuple[Lines, ssl.SSLSocket
     assert client.hear().startswith("* OK ")
     assert isinstance(client.sock, ssl.SSLSocket)
     return client, client.sock
+
+
+SLOW_NAMES = """
+import asyncio, runpy, sys
+from perdition.session.names import ReverseNames
+ask = ReverseNames.ask
+async def slow(self, address):
+    await asyncio.sleep(0.5)
+    await ask(self, address)
+ReverseNames.ask = slow
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_client_that_speaks_ahead_of_a_greeting_that_takes_time(
+    tmp_path: Path, certificates: Path
+) -> None:
+    daemon = daemon_at(tmp_path, *options(certificates, "workers 1"))
+    daemon.options.remove("no_lookup")
+    daemon.write()
+    daemon.wrapper = (sys.executable, "-c", SLOW_NAMES)
+    with daemon, Lines.to(daemon.port, client_context(certificates)) as client:
+        client.say("a LOGOUT")
+        assert client.hear().startswith("* OK ")
+        assert client.hear().startswith("* BYE ")
+        assert client.hear() == "a OK LOGOUT"
+    assert not any("internal error" in line for line in daemon.lines)
 
 
 def test_tls_1_3_by_default_and_nothing_under_1_2(tmp_path: Path, certificates: Path) -> None:

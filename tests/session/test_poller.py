@@ -198,13 +198,13 @@ def test_a_large_batch_sends_behind_itself(pairs: Pairs) -> None:
         ours.send(b"!")
         theirs.send(b"!")
     poller.wait(0)
-    assert heard == ["few"] * 4 + ["late"] * 4 + ["last"] * 4 + ["after False"]
+    assert heard == ["after False"] + ["few"] * 4 + ["late"] * 4 + ["last"] * 4 + ["after False"]
     del heard[:]
     for ours, theirs in pairs:
         ours.send(b"!")
         theirs.send(b"!")
     poller.wait(0)
-    assert heard == ["crowded"] * 6 + ["late"] * 6 + ["last"] * 6 + ["after True"]
+    assert heard == ["after False"] + ["crowded"] * 6 + ["late"] * 6 + ["last"] * 6 + ["after True"]
     assert len(faults) == 10
     del heard[:]
     poller.later(lambda: heard.append("ahead"))

@@ -19,6 +19,7 @@ from tests.servers.tls import contexts_for, shake
 
 from perdition.session import poller
 from perdition.session.loop import Loop
+from perdition.session.poller import Poller
 from perdition.session.relay import Means, Relay
 from perdition.session.splice import Pipe
 from perdition.tls_socket import TlsSocket
@@ -359,6 +360,41 @@ def test_a_server_that_ends_still_gets_what_the_client_had_sent(
     client.sendall(b"z" * 1000)
     go_on.set()
     assert drink(server, 1000) == b"z" * 1000
+
+
+def test_large_chunks_do_not_overtake_what_the_end_of_the_server_found(
+    poller: Poller,
+) -> None:
+    client, front = tcp_pair()
+    server, back = tcp_pair()
+    pipe = Pipe()
+    means = Means(poller, Seconds(), memoryview(bytearray(131072)), pipe, idle=0)
+    relay = Relay(means, front, back, Owner())
+    for sock, flow in ((front, relay.up), (back, relay.down)):
+        sock.setblocking(False)
+        flow.start(sock.fileno(), b"", b"")
+    server.settimeout(5)
+    while relay.up.callback is relay.up:  # until it comes in large chunks
+        before = relay.up.count
+        client.sendall(bytes(relay.up.most))
+        poller.wait(5)
+        drink(server, relay.up.count - before)
+    client.sendall(b"first ")
+    server.shutdown(socket.SHUT_WR)
+    assert select.select([front], [], [], 5)[0]
+    assert select.select([back], [], [], 5)[0]
+    poller.crowded = True  # the end of the server is an event of a large batch, ahead of the other
+    relay.down()
+    client.sendall(b"second")
+    assert select.select([front], [], [], 5)[0]
+    relay.up.callback()
+    poller.crowded = False
+    poller.wait(0)
+    assert drink(server, 12) == b"first second"
+    for sock in (client, server):
+        sock.close()
+    relay.close("")
+    pipe.close()
 
 
 def test_idle_ends_it_and_traffic_defers_it() -> None:

@@ -56,7 +56,7 @@ class Answers:
                 os.close(fd)
             return
         self._waiting.append((rest, fds))
-        if self._under_way is None and len(self._waiting) == 1:
+        if self._under_way is None and len(self._waiting) == 1 and not self._unsent:
             self._loop.call_soon(self._go_on)
 
     def _next(self) -> bool:

@@ -55,10 +55,17 @@ class Sweep:
         self.each_second()
         for second in range(self._last + 1, now + 1):
             self._last = second
-            due = self._slots.pop(second, ())
-            for thing in due:
+            self._ask(self._slots.pop(second, Slot(second)), now)
+
+    def _ask(self, slot: Slot, now: int) -> None:
+        try:
+            while slot:
+                thing = slot.pop()
                 thing.slot = None
-            for thing in due:
                 again = thing.due(now)
                 if again:
                     self.by(thing, again)
+        finally:  # one that failed; the others are asked a second later
+            for thing in slot:
+                thing.slot = None
+                self.by(thing, now + 1)

@@ -94,8 +94,10 @@ class Worker:
         orders.control.send(b"ready")
         # Sessions leave nothing to collect, so it is only in the way of those that come to stay.
         gc.set_threshold(5000, 200, 100)
-        self.loop.run_forever()
-        self.log.flush()
+        try:
+            self.loop.run_forever()
+        finally:
+            self.log.flush()
         return 0
 
     def _each_second(self) -> None:

@@ -120,6 +120,7 @@ class Session(Attempts):
         reached = self.trail.reached[0] if self.trail.reached else ""
         host = service.greeting_host(reached)
         if host is None:
+            client.pause()  # nobody reads it yet
             await self._driver(service.ask_greeting_host(reached))
             host = service.greeting_host(reached) or reached
         front = service.front(service.front_terms(host))
@@ -328,9 +329,7 @@ class Session(Attempts):
         """Tell the client that it is in; what either side sent too early goes to the other."""
         service, client, server = self.service, self.client, self.server
         assert server is not None
-        assert server.grammar is not None
-        if self._arrival:
-            self._arrived()
+        self._arrived()
         front.accepted(accepted)
         to_server, to_client = front.unread(), server.grammar.unread()
         if self.trace is not None:

@@ -22,7 +22,7 @@ Callback = Callable[[], None]
 
 
 def _nobody() -> None:
-    """What is called for a descriptor that an earlier callback of the batch has closed."""
+    """What is called for a descriptor that is not watched, if a callback has just closed it."""
 
 
 class _Port:
@@ -47,7 +47,8 @@ class _Port:
 
 
 class Poller:
-    """Callbacks by descriptor; `after` hears behind each batch of them whether it was a large one.
+    """Callbacks by descriptor; `after` hears behind each batch of them whether it was a large one,
+    and ahead of each wait that none is under way.
 
     While a batch is a large one `crowded` is true, and what is small is sent behind it, by `later`:
     who sleeps on the same machine is woken once by all that is there for him, and not by each
@@ -83,6 +84,8 @@ class Poller:
         end = None if seconds is None else time.monotonic() + seconds
         if self._later:
             self._dispatch([])
+        else:
+            self._after(False)  # for what has happened outside
         while not self._left:
             events = self._epoll.poll(seconds, _BATCH)
             self._dispatch(events)
@@ -106,9 +109,9 @@ class Poller:
         except IndexError:
             calls += [_nobody] * (fd + _MORE - len(calls))
             known = _nobody
-        calls[fd] = callback
         if known is _nobody:
             self._epoll.register(fd, _IN)
+        calls[fd] = callback
 
     def remove_reader(self, fd: int) -> None:
         """Leave what comes in the kernel's buffer."""
@@ -166,7 +169,7 @@ class Poller:
         self._epoll.modify(port.fd, mask)
 
     def _unheard(self, port: _Port) -> None:
-        """It has failed, and nobody listens: whoever adds a callback will hear of it."""
+        """Nobody listens though it may have failed: whoever adds a callback will hear of it."""
         if self._ports.get(port.fd) is port:
             del self._ports[port.fd]
             self._calls[port.fd] = _nobody

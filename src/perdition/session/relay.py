@@ -112,7 +112,7 @@ class Flow:
         self.stuck = False  # TLS wants to write before it can read on
 
     def __call__(self) -> None:
-        """Move what is there: the callback of a source that can be read."""
+        """Move what is there, through the worker's buffer."""
         relay = self.relay
         means = relay.means
         buffer = means.buffer
@@ -181,7 +181,7 @@ class Flow:
             pass  # it does not read, or is gone
 
     def _pour(self) -> None:
-        """Move what is there, unseen: the callback while large chunks come to a plain socket."""
+        """Move what is there, unseen: large chunks between plain sockets, none waiting for them."""
         relay = self.relay
         source, sink = self.source.fileno(), self.sink.fileno()
         try:
@@ -214,10 +214,13 @@ class Flow:
     def _want_less(self) -> None:
         self.most = max(_CHUNK, self.most // 2)
 
+    @property
+    def callback(self) -> Callable[[], None]:
+        """What moves what is there, in the way that suits the size of the chunks."""
+        return self._pour if self.is_plain and self.most > _CHUNK else self
+
     def _listen(self) -> None:
-        """Read what comes, in the way that suits the size of the chunks."""
-        pours = self.is_plain and self.most > _CHUNK
-        self.relay.means.poller.add_reader(self.source.fileno(), self._pour if pours else self)
+        self.relay.means.poller.add_reader(self.source.fileno(), self.callback)
 
     def _gather(self, got: int) -> int:
         """Read further TLS records, so that one write serves many; return the bytes in all."""
@@ -268,7 +271,8 @@ class Flow:
         other = relay.other(self)
         if other.stuck:
             other.stuck = False
-            other._listen()
+            if not other.backlog:  # or else its own `writable` listens again
+                other._listen()
 
     def _wait_to_write(self) -> None:
         self.stuck = True
@@ -298,7 +302,7 @@ class Flow:
             return False
         if fcntl.ioctl(up.source.fileno(), termios.FIONREAD, _NOTHING) == _NOTHING:
             return True
-        up()
+        up.callback()
         return relay.closed
 
     def _end_sink(self) -> None:

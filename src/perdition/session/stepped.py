@@ -14,7 +14,7 @@ from functools import partial
 from types import coroutine
 from typing import Any, TypeVar
 
-from perdition.errors import DeadlineExpired, PerditionError
+from perdition.errors import DeadlineExpired, PeerGone, PerditionError, WireError
 from perdition.session.service import Service, Slot
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class Stepped:
                 coro.throw(fault)
         except StopIteration:
             self._coro = None
-        except PerditionError as error:
+        except (PeerGone, WireError, DeadlineExpired) as error:
             self._coro = None
             self._ended_by(error.with_traceback(None))  # which would be a cycle with this frame
         except Exception as error:  # one of four doors: a fault of ours costs one session
