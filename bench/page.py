@@ -131,17 +131,20 @@ def _instructions(run: dict[str, Any]) -> str:
 
 def _room(run: dict[str, Any]) -> str:
     """What the targets of logins leave for all that bare Python does not do."""
-    table = [["login", "bare, µs", "target, µs", "ours, µs", "steps above bare", "target leaves"]]
+    names = ("bare", "stripped", "ours")
+    head = ["login", "target, µs", *(f"{name}, µs" for name in names)]
+    table = [[*head, "steps above bare", "target leaves"]]
     for key, title in _LOGINS.items():
         row = run["rows"][key]
         limits = [target["limit"] for target in row["targets"] if target["peer"] == "nginx"]
         if not limits:
             continue
-        nginx, bare, ours = (row["peers"][peer]["median"] for peer in ("nginx", "bare", "ours"))
+        nginx, *costs = (row["peers"][peer]["median"] for peer in ("nginx", *names))
+        target, bare, ours = limits[0] * nginx, costs[0], costs[-1]
         kind = "plain" if key.endswith("plain") else "tls"
         above = sum(run["instructions"][kind].values()) - run["bare_instructions"][kind]
-        left = above * (limits[0] * nginx - bare) / (ours - bare)
-        table.append([title, *map(number, (bare, limits[0] * nginx, ours, above, left))])
+        left = above * (target - bare) / (ours - bare)
+        table.append([title, *map(number, (target, *costs, above, left))])
     return _table(table)
 
 
