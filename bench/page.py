@@ -46,15 +46,18 @@ def _medians_of(run: dict[str, Any]) -> dict[str, list[float | None]]:
 
 def _agreement(run: dict[str, Any]) -> str:
     """How many medians of the other runs lie between the least and the most of this."""
-    inside = []
+    ratios: list[bool] = []
+    others: list[bool] = []
     for other in run["others"]:
         for key, medians in other.items():
-            spans = [target["is"] for target in run["rows"][key]["targets"]]
-            pairs = zip(medians, spans, strict=True)
-            inside += [s["least"] <= m <= s["most"] for m, s in pairs if m is not None and s]
+            for median, target in zip(medians, run["rows"][key]["targets"], strict=True):
+                if median is not None and (span := target["is"]):
+                    inside = span["least"] <= median <= span["most"]
+                    (ratios if target["peer"] else others).append(inside)
     return (
-        f"Of the {len(inside)} medians of the {len(run['others'])} other runs {sum(inside)} lie "
-        "between the least and the most of this one.\n"
+        f"Of the {len(run['others'])} other runs {sum(ratios)} of {len(ratios)} ratios to peers "
+        f"lie between the least and the most of this, and {sum(others)} of {len(others)} other "
+        "medians: times, memory and what a crowd costs, of two or three rounds each.\n"
     )
 
 
