@@ -126,11 +126,11 @@ class Bench:
         for turn in range(sizes.rounds):
             if turn and sizes.renews:
                 self._renew()
+            # Nobody is always the one behind another.
+            order = random.Random(turn).sample(self._peers, len(self._peers))
             for job in jobs:
                 if turn >= job.rounds(sizes):
                     continue
-                # Nobody is always the one behind another.
-                order = random.Random(turn).sample(self._peers, len(self._peers))
                 for peer in filter(job.is_for, order):
                     _progress(f"round {turn + 1}/{sizes.rounds}: {job.name}, {peer.name}")
                     self._run(turn, job, peer)

@@ -6,11 +6,10 @@ A daemon whose worker collects nothing serves every kind of session; then the cy
 from __future__ import annotations
 
 import ssl
-import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tests.servers.daemon import Daemon
+from tests.servers.daemon import Daemon, within
 from tests.servers.dovecot import Dovecot
 from tests.servers.lines import Lines
 from tests.servers.ports import free_port
@@ -18,7 +17,7 @@ from tests.servers.ports import free_port
 USERS = {"ann": "canary-ann"}
 # In front of the command: its worker collects nothing, and says at its end what there was.
 COUNTING = """
-import gc, runpy, sys
+import gc
 from collections import Counter
 from perdition.server.worker import Worker
 run, listen = Worker.run, Worker._listen
@@ -35,8 +34,6 @@ def run_and_count(self):
     self.log.flush()
     return status
 Worker.run, Worker._listen = run_and_count, listen_without
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 OURS = {"Session", "Side", "Relay", "Flow", "PlainFlow", "Front", "Back", "Trail", "TlsSocket"}
 
@@ -84,7 +81,7 @@ def test_no_session_leaves_a_cycle(dovecot: Dovecot, certificates: Path, tmp_pat
         "ssl_mode tls_listen", f"ssl_cert_file {certificates / 'cert.pem'}",
         f"ssl_key_file {certificates / 'key.pem'}", "failure_delay 0",
     )  # fmt: skip
-    proxy.wrapper = (sys.executable, "-c", COUNTING)
+    proxy.wrapper = within(COUNTING)
     with proxy:
         for _ in range(3):
             _play(proxy, context)

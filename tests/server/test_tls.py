@@ -6,13 +6,12 @@ import os
 import re
 import ssl
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.servers.daemon import Daemon
+from tests.servers.daemon import Daemon, within
 from tests.servers.lines import Lines
 from tests.servers.ports import listens
 
@@ -47,15 +46,13 @@ def connection(port: int, context: ssl.SSLContext) -> tuple[Lines, ssl.SSLSocket
 
 
 SLOW_NAMES = """
-import asyncio, runpy, sys
+import asyncio
 from perdition.session.names import ReverseNames
 ask = ReverseNames.ask
 async def slow(self, address):
     await asyncio.sleep(0.5)
     await ask(self, address)
 ReverseNames.ask = slow
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -65,7 +62,7 @@ def test_a_client_that_speaks_ahead_of_a_greeting_that_takes_time(
     daemon = daemon_at(tmp_path, *options(certificates, "workers 1"))
     daemon.options.remove("no_lookup")
     daemon.write()
-    daemon.wrapper = (sys.executable, "-c", SLOW_NAMES)
+    daemon.wrapper = within(SLOW_NAMES)
     with daemon, Lines.to(daemon.port, client_context(certificates)) as client:
         client.say("a LOGOUT")
         assert client.hear().startswith("* OK ")

@@ -17,6 +17,14 @@ from tests.servers.ports import PATIENCE, end, free_port, wait_for
 BIN = Path(sys.executable).parent
 
 
+def within(changes: str) -> tuple[str, ...]:
+    """A wrapper: the daemon runs in a Python that has carried out `changes` to it first."""
+    run = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], None, '__main__')"
+    )
+    return (sys.executable, "-c", f"{changes}\n{run}")
+
+
 class Daemon:
     """`command` in the foreground with `options` in its file. A context that ends with it.
 

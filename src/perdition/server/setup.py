@@ -224,9 +224,6 @@ def make_service(
         penalties=penalties,
         header_from=config.proxy_protocol_networks,
         header_version=config.proxy_protocol_outgoing,
-        speaks_first=bool(
-            config.proxy_protocol_outgoing or config.ssl_mode.outgoing is TlsUse.SSL
-        ),
         forward_client=config.forward_client == "auto",
         listen_tls=config.ssl_mode.listen,
         listen_context=inherited.listen,

@@ -55,7 +55,8 @@ class Sweep:
         self.each_second()
         for second in range(self._last + 1, now + 1):
             self._last = second
-            self._ask(self._slots.pop(second, Slot(second)), now)
+            if slot := self._slots.pop(second, None):
+                self._ask(slot, now)
 
     def _ask(self, slot: Slot, now: int) -> None:
         try:

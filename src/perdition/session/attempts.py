@@ -115,7 +115,7 @@ class Attempts(Stepped):
                 patience = _patience(number, len(addresses), len(order))
             back = self._begin(side, server, login, patience)
             try:
-                if service.speaks_first:
+                if service.header_version or service.back_terms.tls is TlsUse.SSL:
                     await self._speak_first(side, server)
                 side.resume()
                 outcome = await next_step()

@@ -16,7 +16,6 @@ from ipaddress import ip_address
 from perdition import metrics, proxy_header
 from perdition.auth.asking import Asking, AuthError
 from perdition.errors import DeadlineExpired, MapError, PeerGone, PerditionError, WireError
-from perdition.metrics import RECEIVED, SENT
 from perdition.protocols import TlsUse
 from perdition.route import Server
 from perdition.session.attempts import Attempts, secure_word
@@ -382,8 +381,8 @@ class Session(Attempts):
     def _count_bytes(self, received: int, sent: int) -> None:
         """Count what has moved since the last time."""
         cells = self.service.meter.cells
-        cells[RECEIVED] += received - self._up
-        cells[SENT] += sent - self._down
+        cells[metrics.RECEIVED] += received - self._up
+        cells[metrics.SENT] += sent - self._down
         self._up, self._down = received, sent
 
     def abort(self, why: str) -> None:

@@ -98,8 +98,7 @@ class Poller:
 
     def add_reader(self, fd: int, callback: Callback) -> None:
         """Call `callback` whenever `fd` can be read, or has failed; replaces an earlier one."""
-        if self._ports and fd in self._ports:
-            port = self._ports[fd]
+        if self._ports and (port := self._ports.get(fd)) is not None:
             port.reader = callback
             self._settle(port)
             return
@@ -130,8 +129,7 @@ class Poller:
 
     def remove_writer(self, fd: int) -> None:
         """Be told no more of room for writing."""
-        if self._ports and fd in self._ports:
-            port = self._ports[fd]
+        if self._ports and (port := self._ports.get(fd)) is not None:
             port.writer = None
             self._settle(port)
 

@@ -90,7 +90,6 @@ class Service:
     penalties: Penalties | None  # None: nobody waits for a failed login
     header_from: tuple[Network, ...]  # who tells us of clients by the PROXY protocol; empty: nobody
     header_version: int  # of the PROXY protocol toward servers; 0: none
-    speaks_first: bool  # whether servers hear anything ahead of their greeting
     forward_client: bool  # tell servers who the client is where they take it by a command
     listen_tls: TlsUse
     listen_context: ssl.SSLContext | None
