@@ -47,13 +47,18 @@ class Service:
         who = [f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"]
         return ["setpriv", *who, *words] if self.user else [*words]
 
+    @property
+    def _environment(self) -> dict[str, str]:
+        """Nothing is shared: MariaDB, as it starts, removes what others have in their TMPDIR."""
+        return {**os.environ, "HOME": str(self.folder), "TMPDIR": str(self.folder)}
+
     def run(
         self, *words: str | Path, text: str = "", environment: dict[str, str] | None = None
     ) -> None:
         """Run a command to its end."""
         done = subprocess.run(
             self.as_user(*words), capture_output=True, timeout=60, check=False, cwd=self.folder,
-            env={**os.environ, "HOME": str(self.folder)}, stdin=subprocess.DEVNULL,
+            env=self._environment, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr.decode() + done.stdout.decode()
 
@@ -64,7 +69,7 @@ class Service:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.as_user(*self.command), stdout=log, stderr=log, cwd=self.folder,
-                env={**os.environ, "HOME": str(self.folder)}, stdin=subprocess.DEVNULL,
+                env=self._environment, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         wait_for(
             lambda: listens(self.port) and (ready is None or ready()),
