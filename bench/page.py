@@ -36,6 +36,12 @@ def _span(figure: dict[str, float]) -> str:
     return f"{median} ({least}–{most})"
 
 
+def _inside(median: float, span: dict[str, float]) -> bool:
+    """Compares what the page shows: a difference that is not printed is none."""
+    least, shown, most = (float(number(x)) for x in (span["least"], median, span["most"]))
+    return least <= shown <= most
+
+
 def _medians_of(run: dict[str, Any]) -> dict[str, list[float | None]]:
     """The figures of each row's targets."""
     return {
@@ -44,7 +50,7 @@ def _medians_of(run: dict[str, Any]) -> dict[str, list[float | None]]:
     }
 
 
-def _agreement(run: dict[str, Any]) -> str:
+def agreement(run: dict[str, Any]) -> str:
     """How many medians of the other runs lie between the least and the most of this."""
     ratios: list[bool] = []
     others: list[bool] = []
@@ -52,12 +58,11 @@ def _agreement(run: dict[str, Any]) -> str:
         for key, medians in other.items():
             for median, target in zip(medians, run["rows"][key]["targets"], strict=True):
                 if median is not None and (span := target["is"]):
-                    inside = span["least"] <= median <= span["most"]
-                    (ratios if target["peer"] else others).append(inside)
+                    (ratios if target["peer"] else others).append(_inside(median, span))
     return (
         f"Of the {len(run['others'])} other runs {sum(ratios)} of {len(ratios)} ratios to peers "
         f"lie between the least and the most of this, and {sum(others)} of {len(others)} other "
-        "medians: times, memory and what a crowd costs, of two or three rounds each.\n"
+        "medians: how long starts take, memory, what a crowd costs and a second worker brings.\n"
     )
 
 
@@ -195,7 +200,7 @@ def render(run: dict[str, Any], page: str) -> dict[str, str]:
     parts = {
         "conditions": _conditions(run),
         "targets": _targets(run),
-        "agreement": _agreement(run),
+        "agreement": agreement(run),
         "medians": _medians(run),
         "kernel": _kernel(run),
         "instructions": _instructions(run),

@@ -166,6 +166,22 @@ def test_the_run_names_no_place_of_the_machine_that_it_was_made_on() -> None:
         assert not [file for file in files if Path(file).is_absolute()]
 
 
+def test_other_runs_agree_when_the_page_shows_no_difference() -> None:
+    target = {"peer": "nginx", "is": {"least": 1.151, "median": 1.16, "most": 1.172}}
+    of_ours = {"peer": "", "is": {"least": 128.4, "median": 130.0, "most": 141.6}}
+    run = {
+        "rows": {"login-plain": {"targets": [target]}, "start-plain": {"targets": [of_ours]}},
+        "others": [
+            {"login-plain": [1.148], "start-plain": [142.4]},
+            {"login-plain": [1.176], "start-plain": [142.6]},
+            {"login-plain": [1.165], "start-plain": [None]},
+        ],
+    }
+    text = page.agreement(run)
+    assert "3 other runs 2 of 3 ratios" in text
+    assert "1 of 2 other medians" in text
+
+
 def test_the_page_shows_the_run_that_it_names() -> None:
     for name, text in page.render(json.loads(page.RUN.read_text()), page.PAGE.read_text()).items():
         assert (page.DOCS / name).read_text() == text, f"python -m bench.page renders {name}"
