@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench import collector, lookups, opcodes, recorded, report
-from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes, ground
+from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes, ground, warm_up
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
 from bench.peers.ours import earlier
@@ -69,7 +69,6 @@ def _chosen(arguments: argparse.Namespace) -> tuple[list[Peer], list[Job], Sizes
             sizes,
             rounds=arguments.rounds,
             idle_rounds=min(arguments.rounds, sizes.idle_rounds),
-            alone_rounds=min(arguments.rounds, sizes.alone_rounds),
         )
     peers = [peer for peer in PEERS if peer.name in wanted]
     if arguments.before:
@@ -98,6 +97,7 @@ class Bench:
                 for flavour in sorted({job.flavour for job in jobs}):
                     running = self._site.start(peer, flavour)
                     self._stack.callback(running.stop)
+                    warm_up(running)
                     self._standing[peer.name, flavour] = running
             except (BenchError, OSError) as error:
                 self._leave_out(peer, f"could not start: {error}")

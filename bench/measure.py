@@ -33,6 +33,7 @@ _STAGES = (
     1.0,
 )  # of the idle sessions: memory is read there
 _USERS = 10_000  # in the map of the start
+_FIRST = 200  # logins of a new process that are not measured
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,16 @@ class Sizes:
     idle_tls: int
     rounds: int
     idle_rounds: int
-    alone_rounds: int
     renews: bool  # whether each round has peers that were started for it
 
 
 FULL = Sizes(
     2000, 400, 256_000_000, 128_000_000, 6000, 2000, 9000,
-    rounds=5, idle_rounds=2, alone_rounds=3, renews=True,
+    rounds=5, idle_rounds=2, renews=True,
 )  # fmt: skip
 QUICK = Sizes(
     1000, 150, 128_000_000, 64_000_000, 3000, 1000, 1000,
-    rounds=5, idle_rounds=1, alone_rounds=0, renews=False,
+    rounds=5, idle_rounds=1, renews=False,
 )  # fmt: skip
 
 
@@ -119,6 +119,13 @@ def metered(running: Running) -> Iterator[Meter]:
 
 def _share(whole: int, running: Running) -> int:
     return max(1, int(whole * running.peer.shrink))
+
+
+def warm_up(running: Running) -> None:
+    """Logs in and out unmeasured: the first logins of a process are dearer than later ones."""
+    options = _tls(running) | {"concurrency": min(AT_ONCE, running.peer.at_once)}
+    with Load("logins", running.port, count=_share(_FIRST, running), **options) as load:
+        load.work()
 
 
 def login(site: Site, running: Running, handshake: str, few: bool = False, **more: int) -> Sample:
@@ -189,8 +196,8 @@ def idle(site: Site, running: Running) -> Samples:
     """Holds idle sessions on a fresh instance: their memory, and what a login costs among them."""
     kind = "tls" if running.tls else "plain"
     sessions = _share(site.sizes.idle_tls if running.tls else site.sizes.idle, running)
-    _cost(site, running)  # a warm-up
-    alone = _cost(site, running)
+    _bursts(site, running)  # a warm-up
+    alone = _bursts(site, running)
     memory = [(0, proc.pss_bytes(running.pid))]
     options = _tls(running) | {"concurrency": min(100, running.peer.at_once)}
     with ExitStack() as stack:
@@ -201,23 +208,22 @@ def idle(site: Site, running: Running) -> Samples:
             holds.append(stack.enter_context(load))
             time.sleep(0.2)
             memory.append((memory[-1][0] + more, proc.pss_bytes(running.pid)))
-        crowd = _cost(site, running)
+        among = _bursts(site, running)
         lost = memory[-1][0] - sum(hold.work().alive for hold in holds)
     if lost:
         raise BenchError(f"{lost} of {sessions} idle sessions were lost")
     held = memory[-1][1] - memory[0][1]
+    dearer = tuple(one / other for one, other in zip(among, alone, strict=True))
     return {
         f"idle-{kind}": Sample(held / 1024 / memory[-1][0], memory=tuple(memory)),
-        f"crowd-{kind}": Sample(crowd / alone),
-        f"start-{kind}": Sample(running.start_seconds * 1000),
+        f"crowd-{kind}": Sample(statistics.median(dearer), each=dearer),
     }
 
 
-def _cost(site: Site, running: Running, times: int = 3) -> float:
-    """Gives the median cost of a login over some bursts of them."""
+def _bursts(site: Site, running: Running, times: int = 3) -> list[float]:
+    """Gives the cost of a login in each of some bursts of them."""
     handshake = "full" if running.tls else ""
-    bursts = [login(site, running, handshake, few=True).cost for _ in range(times)]
-    return statistics.median(bursts)
+    return [login(site, running, handshake, few=True).cost for _ in range(times)]
 
 
 def _tls(running: Running) -> dict[str, Any]:
@@ -250,6 +256,11 @@ def two_workers(site: Site, peer: Peer) -> Samples:
             after = proc.cpu_by_process(running.pid)
             needed.append(max(after[pid] - before.get(pid, 0.0) for pid in after))
     return {"workers": Sample(needed[0] / needed[1], rate=rates[1])}
+
+
+def start(site: Site, running: Running) -> Sample:
+    """Tells how long the start took of the peer that stands."""
+    return Sample(running.start_seconds * 1000)
 
 
 def start_with_map(site: Site, peer: Peer) -> Samples:
@@ -301,7 +312,7 @@ class Job:
 
     `run` gets a peer that stands, in a flavour: "plain" or the name of a key pair; a fresh job gets
     an instance of its own, and `alone` starts what it needs by itself, for the peers that it names.
-    `quick` ones are part of `--quick`.
+    `quick` ones are part of `--quick`. `starts` ones have one figure for each start.
     """
 
     name: str
@@ -312,11 +323,12 @@ class Job:
     peers: tuple[str, ...] = ()
     relays: bool = False
     quick: bool = True
+    starts: bool = False
 
     def rounds(self, sizes: Sizes) -> int:
         """Says in how many rounds it has a turn."""
-        if self.alone is not None:
-            return sizes.alone_rounds
+        if self.starts and not sizes.renews:
+            return 1
         return sizes.idle_rounds if self.fresh else sizes.rounds
 
     def is_for(self, peer: Peer) -> bool:
@@ -333,7 +345,10 @@ class Job:
 def _one(key: str, run: Callable[[Site, Running], Sample], flavour: str = "tls") -> Job:
     flavour = "plain" if key.endswith("-plain") else flavour
     relays = key.startswith(("fetch", "append"))
-    return Job(key, flavour, lambda site, running: {key: run(site, running)}, relays=relays)
+    return Job(
+        key, flavour, lambda site, running: {key: run(site, running)},
+        relays=relays, starts=key.startswith("start"),
+    )  # fmt: skip
 
 
 JOBS = (
@@ -348,9 +363,11 @@ JOBS = (
     _one("append-tls", lambda site, running: relay(site, running, "append")),
     _one("noop-plain", ping),
     _one("noop-tls", ping),
-    Job("inetd", "plain", alone=inetd, peers=("perdition2", "ours")),
-    Job("start-map", "plain", alone=start_with_map, peers=("ours",)),
-    Job("workers", "rsa", alone=two_workers, peers=("ours",)),
+    _one("start-plain", start),
+    _one("start-tls", start),
+    Job("start-map", "plain", alone=start_with_map, peers=("ours",), quick=False),
+    Job("inetd", "plain", alone=inetd, peers=("perdition2", "ours"), quick=False),
+    Job("workers", "rsa", alone=two_workers, peers=("ours",), quick=False),
     Job("idle-plain", "plain", idle, fresh=True),
     Job("idle-tls", "tls", idle, fresh=True),
 )

@@ -65,10 +65,14 @@ class Results:
         for peer in self.peers:
             self.samples.pop((row, peer), None)
 
+    def _costs(self, row: str, peer: str) -> list[float]:
+        rounds = self.samples.get((row, peer), {}).values()
+        return [cost for sample in rounds for cost in sample.each or (sample.cost,)]
+
     def median(self, row: str, peer: str) -> float | None:
         """Gives the peer's median cost."""
-        rounds = self.samples.get((row, peer))
-        return statistics.median(s.cost for s in rounds.values()) if rounds else None
+        costs = self._costs(row, peer)
+        return statistics.median(costs) if costs else None
 
     def ratio(self, row: str, peer: str, to: str) -> Ratio | None:
         """Compares the rounds that both have."""
@@ -89,7 +93,7 @@ class Results:
             return self.to_best(row)
         if target.peer:
             return self.ratio(row, OURS, target.peer)
-        return _summary([sample.cost for sample in self.samples.get((row, OURS), {}).values()])
+        return _summary(self._costs(row, OURS))
 
     def verdict(self, row: str, target: Target) -> str:
         """Says met or missed, or nothing when it can't be known."""

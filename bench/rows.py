@@ -47,6 +47,7 @@ class Sample:
     rate: float = 0.0
     ticks: tuple[int, int] = (0, 0)  # of the CPU: in the program, in the kernel
     memory: tuple[tuple[int, int], ...] = ()  # sessions held, bytes of the whole peer
+    each: tuple[float, ...] = ()  # where the cost is a median: of these
 
 
 def _against(**limits: float) -> tuple[Target, ...]:

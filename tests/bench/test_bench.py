@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from bench.report import Results
-from bench.rows import Sample
+from bench.rows import Sample, Target
 from tests.conftest import find_program, lacking
 
 from bench import page, recorded
@@ -55,7 +55,9 @@ def _names(pids: list[int]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("job", ["login-awake", "login-resumed", "fetch-tls", "append-plain"])
+@pytest.mark.parametrize(
+    "job", ["login-awake", "login-resumed", "fetch-tls", "append-plain", "start-tls"]
+)
 def test_measures_nginx(command: list[str], tmp_path: Path, job: str) -> None:
     done = subprocess.run(
         [*command, f"--only={job}"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -107,6 +109,14 @@ def _results(ours: float, nginx: float) -> Results:
         results.add("login-plain", "nginx", turn, Sample(nginx))
         results.add("login-plain", "ours", turn, Sample(ours))
     return results
+
+
+def test_every_burst_of_every_round_counts_for_median_and_noise() -> None:
+    results = Results(["ours"])
+    results.add("crowd-tls", "ours", 0, Sample(1.0, each=(0.9, 1.0, 1.3)))
+    results.add("crowd-tls", "ours", 1, Sample(1.2, each=(1.1, 1.2, 1.25)))
+    assert str(results.figure("crowd-tls", Target(1.1))) == "1.15 (0.90–1.30)"
+    assert results.median("crowd-tls", "ours") == pytest.approx(1.15)
 
 
 def test_a_row_that_has_grown_is_measured_again_before_it_fails(
