@@ -67,7 +67,8 @@ class Ours(Peer):
         return [str(self.commands / name), "-f", str(path)]
 
 
-_OFF = """quiet
+_OFF = """\
+quiet
 address_connection_limit 0
 failure_delay 0
 authenticate_timeout 0
@@ -87,12 +88,20 @@ class Stripped(Ours):
     name = "stripped"
     logs_in = False
     only = "login-"
+    more = _OFF
 
     def command(self, setting: Setting) -> list[str]:
         command = super().command(setting)
         with Path(command[-1]).open("a") as configuration:
-            configuration.write(_OFF)
+            configuration.write(self.more)
         return command
+
+
+class Dialogue(Stripped):
+    """Ours with an option by which no login is a usual one: each has its dialogue."""
+
+    name = "dialogue"
+    more = "lower_case all\n"
 
 
 class Wrapped(Ours):
