@@ -37,17 +37,19 @@ class ProtocolRow:
     ssl_mode: SslMode  # when the option is not given
     grammar: str  # module in `wire/` that holds Front and Back
     capability: str  # the option that lists what is announced before login
+    shortcuts: str = ""  # module in `wire/` with what it tells at a glance
     idle_word: str = ""  # the capability by which clients stay idle for 29 minutes
 
 
 _NONE = SslMode()
 _ALL = SslMode(TlsUse.SSL, TlsUse.SSL)
+_IMAP = ("imap4", "imap_capability", "imap4_quick", "IDLE")
 
 PROTOCOLS: dict[str, ProtocolRow] = {
     row.name: row
     for row in (
-        ProtocolRow("IMAP4", "imap4", "imap", 143, _NONE, "imap4", "imap_capability", "IDLE"),
-        ProtocolRow("IMAP4S", "imap4s", "imaps", 993, _ALL, "imap4", "imap_capability", "IDLE"),
+        ProtocolRow("IMAP4", "imap4", "imap", 143, _NONE, *_IMAP),
+        ProtocolRow("IMAP4S", "imap4s", "imaps", 993, _ALL, *_IMAP),
         ProtocolRow("POP3", "pop3", "pop3", 110, _NONE, "pop3", "pop_capability"),
         ProtocolRow("POP3S", "pop3s", "pop3s", 995, _ALL, "pop3", "pop_capability"),
         ProtocolRow(

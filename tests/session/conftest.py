@@ -13,7 +13,7 @@ from perdition.session.poller import Poller
 def poller() -> Iterator[Poller]:
     """One whose callbacks may not fail."""
 
-    def failed(error: Exception) -> None:
+    def failed(error: Exception, call: object) -> None:
         raise error
 
     made = Poller(failed=failed, after=lambda crowded: None)

@@ -175,7 +175,10 @@ def test_timers_come_though_sockets_always_have_something(pairs: Pairs) -> None:
 def test_a_large_batch_sends_behind_itself(pairs: Pairs) -> None:
     heard: list[str] = []
     faults: list[Exception] = []
-    poller = Poller(failed=faults.append, after=lambda crowded: heard.append(f"after {crowded}"))
+    poller = Poller(
+        failed=lambda error, call: faults.append(error),
+        after=lambda crowded: heard.append(f"after {crowded}"),
+    )
 
     def last() -> None:
         assert not poller.crowded

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from types import ModuleType
+from typing import cast
 
 from perdition import __version__
 from perdition.auth.asking import Asking
@@ -51,7 +52,7 @@ from perdition.tls import (
 )
 from perdition.tls_socket import TlsSocket
 from perdition.username import NameRules
-from perdition.wire.base import BackTerms, FrontTerms
+from perdition.wire.base import BackTerms, FrontTerms, Shortcuts
 
 AUTHENTICATIONS = 1000  # local ones of a worker under way at once
 BUFFER = 524_288  # bytes that one relay step moves at most
@@ -100,7 +101,25 @@ def _server_refusal(config: Config) -> Callable[[TlsSocket, str], str] | None:
 
 def load_grammar(config: Config) -> ModuleType:
     """Import the protocol's grammar; done before a fork, all workers share it."""
+    load_shortcuts(config)
     return import_module(f"perdition.wire.{PROTOCOLS[config.protocol].grammar}")
+
+
+def load_shortcuts(config: Config) -> Shortcuts | None:
+    """Import what the grammar tells at a glance, if the configuration leaves anything usual."""
+    module = PROTOCOLS[config.protocol].shortcuts
+    listen, outgoing = config.ssl_mode
+    if (
+        not module
+        or outgoing is not TlsUse.NONE
+        or listen is TlsUse.TLS_FORCE
+        or config.login_disabled
+        or config.authenticate_in
+        or config.proxy_protocol_outgoing
+        or (config.connection_logging and config.debug)
+    ):
+        return None
+    return cast(Shortcuts, import_module(f"perdition.wire.{module}"))
 
 
 def announce(config: Config, log: Log) -> None:
@@ -204,6 +223,7 @@ def make_service(
     mark = greeting_mark(config)
     names = ReverseNames(loop)
     hosts = GreetingHosts(names, config)
+    routing = make_routing(config, inherited.popmap, log, names, meter)
     return Service(
         loop=loop,
         poller=poller,
@@ -214,6 +234,7 @@ def make_service(
         relaying=Means(poller, sweep, memoryview(bytearray(BUFFER)), Pipe(), config.timeout),
         front=grammar.Front,
         back=grammar.Back,
+        shortcuts=None if routing.changes_names else load_shortcuts(config),
         front_terms=cache(lambda host: _front_terms(config, f"perdition ready on {host} {mark}")),
         back_terms=_back_terms(config, mark),
         trail_terms=TrailTerms(
@@ -231,7 +252,7 @@ def make_service(
         server_refusal=inherited.server_refusal,
         greeting_host=hosts.known,
         ask_greeting_host=names.ask,
-        routing=make_routing(config, inherited.popmap, log, names, meter),
+        routing=routing,
         authenticator=_make_asking(config, inherited.helpers, loop),
         resolver=Resolver(loop),
         health=Health(config.server_retry, _share(config.server_connection_limit, config)),

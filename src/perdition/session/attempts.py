@@ -14,6 +14,7 @@ from perdition.errors import DeadlineExpired, PeerGone, PerditionError
 from perdition.protocols import TlsUse
 from perdition.route import Server
 from perdition.session import dial
+from perdition.session.quick import Quick
 from perdition.session.service import Service
 from perdition.session.side import Side
 from perdition.session.stepped import (
@@ -36,7 +37,7 @@ _NEXT_MAY_HELP = (Reason.UNREACHABLE, Reason.NEGOTIATION, Reason.TEMPORARY)
 class Attempts(Stepped):
     """A dialogue that logs in at servers; who inherits says what becomes of it."""
 
-    __slots__ = ("at", "server", "trace", "trail")
+    __slots__ = ("at", "quick", "server", "trace", "trail")
 
     trail: Trail
 
@@ -45,6 +46,7 @@ class Attempts(Stepped):
         self.server: Side[Back] | None = None
         self.trace: Trace | None = None  # of a user whom somebody wants to look at
         self.at: Server | None = None  # where this session counts
+        self.quick: Quick | None = None  # in charge up to the login, or what it has begun
 
     def _verdict(
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
@@ -74,16 +76,14 @@ class Attempts(Stepped):
     ) -> Accepted | Refused:
         """The first answer of a server that can be reached, or why none could; logged."""
         service = self.service
-        alive = service.health.order(servers)
+        alive = servers if self.server is not None else service.health.order(servers)
         if not alive:
             refused = Refused(Reason.UNREACHABLE if servers else Reason.NO_SERVER)
             self._verdict(login, str(servers[0]) if servers else "", refused.reason)
         for server in alive:
             outcome, secure = await self._try_server(server, for_server)
             if isinstance(outcome, Accepted):
-                if service.health.works(server):
-                    service.log.notice(f"server {server} answers again")
-                self._verdict(login, str(server), None, secure)
+                self._answers(login, server, secure)
                 return outcome
             refused = outcome
             self._verdict(login, str(server), refused.reason, secure)
@@ -93,29 +93,38 @@ class Attempts(Stepped):
                 break
         return refused
 
+    def _answers(self, login: Login, server: Server, secure: str) -> None:
+        """The server has let the user in; logged."""
+        service = self.service
+        if service.health.works(server):
+            service.log.notice(f"server {server} answers again")
+        self._verdict(login, str(server), None, secure)
+
     async def _try_server(self, server: Server, login: Login) -> tuple[Accepted | Refused, str]:
         """Log in at the first address of a server that answers; and how secure it was."""
         service = self.service
-        if not service.health.enter(server):
-            service.meter.count(metrics.LIMIT["server_connection_limit"])
-            return Refused(Reason.TEMPORARY, detail="server_connection_limit reached"), "plaintext"
+        begun = self.quick if self.server is not None else None
+        if begun is None and not service.health.enter(server):
+            return self._no_room(), "plaintext"
         self.at = server
-        started = time.monotonic()
-        refused: Refused | None = None
-        secure, slow, patience = "plaintext", False, 0.0
-        addresses = service.resolver.known(server) or await self._resolve(server)
-        order = list(addresses)
+        started = time.monotonic() if begun is None else begun.started
+        refused = Refused(Reason.UNREACHABLE, detail="no address")
+        secure, slow = "plaintext", False
+        known = service.resolver.known(server) if begun is None else (begun.address,)
+        order = list(known or await self._resolve(server))
+        first = len(order)
         for number, address in enumerate(order, 1):
             try:
-                side = self._connect(address)
+                side = self.server or self._connect(address)
             except OSError as error:
                 refused = Refused(Reason.UNREACHABLE, detail=error.strerror or str(error))
                 continue
-            if len(order) > 1:
-                patience = _patience(number, len(addresses), len(order))
+            patience = _patience(number, first, len(order))
             back = self._begin(side, server, login, patience)
             try:
-                if service.header_version or service.back_terms.tls is TlsUse.SSL:
+                if begun is not None:
+                    begun.catch_up(back)
+                elif service.header_version or service.back_terms.tls is TlsUse.SSL:
                     await self._speak_first(side, server)
                 side.resume()
                 outcome = await next_step()
@@ -135,13 +144,17 @@ class Attempts(Stepped):
             # Addresses before one that was reached say nothing of the server.
             slow = self._timed_out or (slow and refused.reason is Reason.UNREACHABLE)
             self._drop_server()
-            if number <= len(addresses) and patience and self._was_slow_to_connect:
+            if number <= first and patience and self._was_slow_to_connect:
                 order.append(address)  # it got less than its time
             if refused.reason is not Reason.UNREACHABLE:
                 break
-        refused = refused or Refused(Reason.UNREACHABLE, detail="no address")
         self._gave_up(server, refused, slow, time.monotonic() - started)
         return refused, secure
+
+    def _no_room(self) -> Refused:
+        """There are as many sessions at the server as there may be."""
+        self.service.meter.count(metrics.LIMIT["server_connection_limit"])
+        return Refused(Reason.TEMPORARY, detail="server_connection_limit reached")
 
     def _gave_up(self, server: Server, refused: Refused, slow: bool, seconds: float) -> None:
         """Remember what became of a server that did not let the user in."""
@@ -185,7 +198,8 @@ class Attempts(Stepped):
             self.trace.note(f"connects to {server}")
             back.shown = self.trace.shown("server", back.shown)
         self._timed_out = False
-        self._expect_connection(patience)
+        if not self._step_due:
+            self._expect_connection(patience)
         return back
 
     async def _speak_first(self, side: Side[Back], server: Server) -> None:
@@ -258,6 +272,8 @@ def _patience(number: int, first: int, last: int) -> float:
 
     From the one behind `first` on, addresses are tried again.
     """
+    if last == 1:
+        return 0.0
     if number <= first:
         return NEXT_ADDRESS
     return NEXT_AGAIN if number < last else 0.0

@@ -43,6 +43,11 @@ class Health:
         # Servers that get no new sessions, hosts in small letters; without a port: any port.
         self.drained: frozenset[Server] = frozenset()
 
+    @property
+    def is_well(self) -> bool:
+        """Whether no server is down or drained: `order` would change nothing."""
+        return not self._down and not self.drained
+
     def order(self, servers: tuple[Server, ...]) -> tuple[Server, ...]:
         """Return which of `servers` to try, in which order."""
         if self.drained:

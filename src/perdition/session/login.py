@@ -11,37 +11,41 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from ipaddress import ip_address
 
-from perdition import metrics, proxy_header
+from perdition import metrics
 from perdition.auth.asking import Asking, AuthError
-from perdition.errors import DeadlineExpired, MapError, PeerGone, PerditionError, WireError
+from perdition.errors import DeadlineExpired, MapError, PeerGone, PerditionError
 from perdition.protocols import TlsUse
 from perdition.route import Server
-from perdition.session.attempts import Attempts, secure_word
+from perdition.session.arrival import Arrival
+from perdition.session.attempts import secure_word
+from perdition.session.quick import Quick
 from perdition.session.relay import IDLE, Relay
-from perdition.session.service import Network, Service
+from perdition.session.service import Service
 from perdition.session.side import Side
 from perdition.session.stepped import next_step
-from perdition.session.trail import Address, Trail, dialogue_log, plain_host
+from perdition.session.trail import Address, Trail, plain_host
 from perdition.username import State
 from perdition.wire.base import (
     Accepted,
+    Event,
     Front,
+    FrontTerms,
     Login,
     Reason,
     Refused,
+    Shortcuts,
     StartTls,
 )
 
 DRAINED = 65536  # bytes of a client thrown away at the end, so that it can read our last word
 
 
-class Session(Attempts):
+class Session(Arrival):
     """One client; `ended` is called once, when it is gone."""
 
     __slots__ = (
-        "_arrival", "_down", "_held", "_up", "client", "complete", "ended", "relay",
+        "_down", "_held", "_up", "complete", "ended", "relay",
     )  # fmt: skip
 
     def __init__(
@@ -58,19 +62,25 @@ class Session(Attempts):
         super().__init__(service)
         self.ended = ended
         self.relay: Relay | None = None
-        self.client: Side[Front] = Side(service.poller, sock, self.step, self._client_lost)
+        self.client = Side(service.poller, sock, self.step, self._client_lost)
         self.trail = Trail(service.log, service.trail_terms, peer, reached)
         self.complete = False  # whether the client logged in, or left of its own will
         self._held = False
-        self._arrival = 0  # the place where it counts as not logged in; 0: it does not
+        self._arrival = 0
         self._up = self._down = 0  # relayed bytes that are counted already
-        self._coro = self._dialogue(refuse)
-        self.step(None)
+        try:
+            greeted = not refuse and self._greet_at_once()
+        except BaseException:
+            self._crashed()
+            raise
+        if not greeted:
+            self._coro = self._dialogue(refuse)
+            self.step(None)
 
     @property
     def over(self) -> bool:
         """Whether the session has ended."""
-        return self._coro is None and self.relay is None
+        return self._coro is None and self.quick is None and self.relay is None
 
     def _client_lost(self, error: PerditionError) -> None:
         # A clean end while a login is under way may be half a close: the answer is still read.
@@ -79,7 +89,10 @@ class Session(Attempts):
         self.step(None, error)
 
     def _crashed(self) -> None:
-        self._finish("internal error")
+        if self.relay is not None:
+            self.relay.close("internal error")
+        elif self.client is not None:
+            self._finish("internal error")
 
     # -- the dialogue -----------------------------------------------------------------------
 
@@ -102,104 +115,27 @@ class Session(Attempts):
         else:
             self._finish(str(error))
 
-    async def _greet(self, refuse: int) -> Front | None:
-        """TLS where it comes first, then the greeting; None when the session has ended."""
-        service, client = self.service, self.client
-        if service.header_from and not await self._read_header(service.header_from):
-            return None
-        is_tls = service.listen_tls is TlsUse.SSL
-        crowded = not refuse and self._crowded()
-        if crowded and is_tls:
-            self._finish("", quiet=True)  # what a handshake costs is what they may be after
-            return None
-        if not crowded:
-            self.trail.connected()
-        if is_tls and not await self._secure("SSL connection to client"):
-            return None
-        reached = self.trail.reached[0] if self.trail.reached else ""
-        host = service.greeting_host(reached)
-        if host is None:
-            client.pause()  # nobody reads it yet
-            await self._driver(service.ask_greeting_host(reached))
-            host = service.greeting_host(reached) or reached
-        front = service.front(service.front_terms(host))
-        if service.log_dialogue:
-            front.shown = dialogue_log(service.log, "CLIENT")
-        if service.traces.wanted:
-            self.trace = service.traces.begin(service.log.ident, self.trail.ft)
-            if self.trace is not None:
-                front.shown = self.trace.shown("client", front.shown)
-        if refuse:
-            self.trail.over_limit("connection_limit", refuse)
-        if refuse or crowded:
-            front.take()
-            front.goodbye("Too many connections, try again later", unavailable=True)
-            client.send(front.take())
-            self._finish("", quiet=True)
-            return None
-        client.grammar = front
-        client.send(front.take())
-        client.resume()
-        return front
+    def _be_quick(self, terms: FrontTerms, shortcuts: Shortcuts, *, is_secure: bool) -> None:
+        quick = self.quick = Quick(self, terms, shortcuts)
+        if is_secure or self.service.listen_tls is not TlsUse.SSL:
+            quick.greet()
+        else:
+            quick.secure()
 
-    def _crowded(self) -> bool:
-        """Count the client in at its address; True, logged, if there is no room for it."""
-        arrivals, client = self.service.arrivals, self.trail.client
-        if arrivals is None or client is None:
-            return False
-        place = arrivals.enter(arrivals.key(client[0]))
-        if place >= 0:
-            self._arrival = place
-            return False
-        self.service.meter.count(metrics.LIMIT["address_connection_limit"])
-        self.trail.over_limit("address_connection_limit", arrivals.limit)
-        return True
+    def go_on(self, front: Front | None, event: Event | None) -> None:
+        """Have the dialogue from here on; without a `front` from the handshake on."""
+        self._coro = self._dialogue(0, front, event)
+        self.step(None)
 
-    def _arrived(self) -> None:
-        """The client is in, or gone: its place among those to come is free."""
-        if self._arrival and self.service.arrivals is not None:
-            self.service.arrivals.leave(self._arrival)
-            self._arrival = 0
-
-    async def _read_header(self, trusted: tuple[Network, ...]) -> bool:
-        """Learn from the PROXY protocol who the client is; False, logged, where that failed."""
-        trail = self.trail
-        host = trail.client[0] if trail.client else ""
-        try:
-            if not host or not any(ip_address(host) in network for network in trusted):
-                raise WireError("not in proxy_protocol_networks")
-            self.client.await_header(proxy_header.size)
-            ends = proxy_header.read(await next_step())
-        except WireError as error:
-            self.service.log.err(f"refused:{trail.ft} {error}")
-            self._finish("", quiet=True)
-            return False
-        if ends is not None:
-            (client, port), (reached, at) = ends
-            trail.between((plain_host(client), port), (plain_host(reached), at))
-        return True
-
-    async def _secure(self, what: str) -> bool:
-        """Have the client's TLS up; False, logged, when that failed."""
-        service = self.service
-        try:
-            self.client.start_tls(service.listen_context, None, server=True)
-            sock = await next_step()
-        except PeerGone as error:
-            service.meter.count(metrics.TLS_CLIENT_FAILED)
-            self.trail.tls_failed(what, str(error))
-            self._finish("", quiet=True)
-            return False
-        service.meter.secured(metrics.TLS_CLIENT, sock)
-        return True
-
-    async def _dialogue(self, refuse: int) -> None:
+    async def _dialogue(
+        self, refuse: int, front: Front | None = None, event: Event | None = None
+    ) -> None:
         """The whole session up to the relay: a greeting, commands until the client is in."""
-        front = await self._greet(refuse)
+        front = front or await self._greet(refuse)
         if front is None:
             return
         client = self.client
-        event = await next_step()
+        event = event or await next_step()
         while True:
             if isinstance(event, Login):
                 self._held = True
@@ -235,10 +171,10 @@ class Session(Attempts):
         if penalties is not None:
             host = self.trail.client[0] if self.trail.client else ""
             key = penalties.key(host, login.authentication_id)
-            known = penalties.known(key)
+            known = self.quick is None and penalties.known(key)
             if known:
                 await self._pause(penalties.wait(key))
-        started = time.monotonic()
+        started = self.quick.started if self.quick is not None else time.monotonic()
         outcome: Accepted | Refused
         if login.disabled:
             outcome = Refused(Reason.LOGIN_DISABLED)
@@ -246,12 +182,15 @@ class Session(Attempts):
         else:
             found = await self._find(login)
             outcome = found if isinstance(found, Refused) else await self._try_servers(*found)
+        self.quick = None
         meter = self.service.meter
         if isinstance(outcome, Accepted):
             meter.login(None, time.monotonic() - started)
             if penalties is not None and known:
                 penalties.forgive(key)
-            self._hand_over(front, outcome)
+            assert self.server is not None
+            front.accepted(outcome)
+            self._hand_over(front.take(), front.unread(), self.server.grammar.unread())
             return None
         meter.login(outcome.reason, time.monotonic() - started)
         if penalties is not None and not outcome.reason.is_temporary:
@@ -263,9 +202,12 @@ class Session(Attempts):
         service, trail = self.service, self.trail
         name = login.authorisation_id or login.authentication_id
         try:
-            servers, user = await service.routing.find(
-                name, trail.client, trail.reached, self._driver
-            )
+            if self.quick is not None:
+                servers, user = await self.quick.route()
+            else:
+                servers, user = await service.routing.find(
+                    name, trail.client, trail.reached, self._driver
+                )
             for_server = user
             if service.routing.changes_names:
                 for_server = await service.routing.server_name(
@@ -324,13 +266,11 @@ class Session(Attempts):
 
     # -- the end ----------------------------------------------------------------------------
 
-    def _hand_over(self, front: Front, accepted: Accepted) -> None:
+    def _hand_over(self, reply: bytes, to_server: bytes, to_client: bytes) -> None:
         """Tell the client that it is in; what either side sent too early goes to the other."""
         service, client, server = self.service, self.client, self.server
         assert server is not None
         self._arrived()
-        front.accepted(accepted)
-        to_server, to_client = front.unread(), server.grammar.unread()
         if self.trace is not None:
             self.trace.logged_in()
         self.complete = True
@@ -343,7 +283,7 @@ class Session(Attempts):
             self.trail.said_at = relay.active
         if service.first_due:
             service.sweep.by(self, relay.active + service.first_due)
-        relay.down.start(server.fd, client.release() + front.take(), to_client)
+        relay.down.start(server.fd, client.release() + reply, to_client)
         if not relay.closed:
             relay.up.start(client.fd, server.release(), to_server)
 
@@ -351,6 +291,11 @@ class Session(Attempts):
         """Act on the deadline that has come, of the dialogue or of the relay."""
         relay, trail = self.relay, self.trail
         if relay is None:
+            if self._coro is None and self.quick is not None:
+                due = self._next_due()
+                if not due or now < due:
+                    return due
+                self.quick.give_up()
             return super().due(now)
         if trail.relog_at and now >= trail.relog_at:
             trail.relog(now)
@@ -389,7 +334,10 @@ class Session(Attempts):
         """End the session because the daemon wants it; a client before its login is told."""
         if self.relay is not None:
             self.relay.close(why)
-        elif self._coro is not None:
+            return
+        if self._coro is None and self.quick is not None:
+            self.quick.give_up()
+        if self._coro is not None:
             front = self.client.grammar
             if front is not None:
                 front.goodbye(why, unavailable=True)
@@ -404,6 +352,7 @@ class Session(Attempts):
         self._drop_server()
         self._leave()
         self._arrived()
+        self.quick = None
         self.service.sweep.forget(self)
         self.client.close(drain=DRAINED)
         if not quiet:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from perdition.session.poller import Poller
+from perdition.session.quick import session_of
 
 
 class _Selector(selectors.EpollSelector):
@@ -31,13 +33,21 @@ class _Selector(selectors.EpollSelector):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """`failed` and `after` are the `Poller`'s."""
+    """`after` is the `Poller`'s; `failed` hears of faults that cost no session."""
 
     def __init__(
         self, *, failed: Callable[[Exception], None], after: Callable[[bool], None]
     ) -> None:
-        self.poller = Poller(failed=failed, after=after)
+        self.poller = Poller(failed=self._failed, after=after)
+        self._tell = failed
         super().__init__(_Selector(self.poller))
+
+    def _failed(self, error: Exception, call: Callable[[], None]) -> None:
+        session = session_of(call)
+        if session is None:
+            self._tell(error)
+        else:
+            self.poller.later(partial(session.fault, error))
 
     def call_soon(self, *args: Any, **options: Any) -> asyncio.Handle:  # type: ignore[override]
         self.poller.leave()

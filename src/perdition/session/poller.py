@@ -48,7 +48,7 @@ class _Port:
 
 class Poller:
     """Callbacks by descriptor; `after` hears behind each batch of them whether it was a large one,
-    and ahead of each wait that none is under way.
+    and ahead of each wait that none is under way; `failed`, which of them has failed, and how.
 
     While a batch is a large one `crowded` is true, and what is small is sent behind it, by `later`:
     who sleeps on the same machine is woken once by all that is there for him, and not by each
@@ -56,7 +56,7 @@ class Poller:
     """
 
     def __init__(
-        self, *, failed: Callable[[Exception], None], after: Callable[[bool], None]
+        self, *, failed: Callable[[Exception, Callback], None], after: Callable[[bool], None]
     ) -> None:
         self._epoll = select.epoll()
         # By descriptor, which are small and dense: a list is a tenth of a dictionary.
@@ -177,16 +177,18 @@ class Poller:
     def _dispatch(self, ready: list[tuple[int, int]]) -> None:
         calls, later = self._calls, self._later
         coming, waiting = iter(ready), iter(later)  # which a fault leaves where they are
+        call = _nobody
         self.crowded = crowded = len(ready) > _FEW
         while True:
             try:
                 for fd, _ in coming:
-                    calls[fd]()
+                    call = calls[fd]
+                    call()
                 self.crowded = False
                 for call in waiting:  # and it may add others
                     call()
                 break
             except Exception as error:  # one of four doors: a fault costs one callback
-                self._failed(error)
+                self._failed(error, call)
         later.clear()
         self._after(crowded)

@@ -25,7 +25,7 @@ from perdition.session.routing import Routing
 from perdition.session.tracing import Traces
 from perdition.session.trail import TrailTerms
 from perdition.tls_socket import TlsSocket
-from perdition.wire.base import Back, BackTerms, Front, FrontTerms
+from perdition.wire.base import Back, BackTerms, Front, FrontTerms, Shortcuts
 
 Network = IPv4Network | IPv6Network
 
@@ -83,6 +83,7 @@ class Service:
     relaying: Means
     front: type[Front]
     back: type[Back]
+    shortcuts: Shortcuts | None  # None: each session has its dialogue from the first byte
     front_terms: Callable[[str], FrontTerms]
     back_terms: BackTerms
     trail_terms: TrailTerms

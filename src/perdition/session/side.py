@@ -119,10 +119,18 @@ class Side(Generic[G]):
         except WANTS:
             return
         except OSError as error:
-            # Not connected: it begins to behind this batch, and its number was another's in it.
-            if error.errno != errno.ENOTCONN:
-                self._lose(gone(error))
+            self.failed(error)
             return
+        self.hear(data)
+
+    def failed(self, error: OSError) -> None:
+        """Reading from the peer gave this error."""
+        # Not connected: it begins to behind this batch, and its number was another's in it.
+        if error.errno != errno.ENOTCONN:
+            self._lose(gone(error))
+
+    def hear(self, data: bytes) -> None:
+        """The peer has sent `data`; nothing: its end."""
         if not data:
             self.pause()
             self.ended = True

@@ -103,9 +103,13 @@ class Stepped:
             self._coro = None
             self._ended_by(error.with_traceback(None))  # which would be a cycle with this frame
         except Exception as error:  # one of four doors: a fault of ours costs one session
-            self._coro = None
-            self.service.log.fault("session", error)
-            self._crashed()
+            self.fault(error)
+
+    def fault(self, error: Exception) -> None:
+        """End after a fault of ours."""
+        self._coro = None
+        self.service.log.fault("session", error)
+        self._crashed()
 
     def due(self, now: int) -> int:
         """Act on the deadline that has come; the sweep's question."""

@@ -181,6 +181,47 @@ class Front(Protocol):
         """Return, once, the bytes behind the login, which belong to the server."""
 
 
+REMEMBERED = 4096  # bytes of a server's words that `Shortcuts` are asked about, at most
+
+
+class Shortcuts(Protocol):
+    """What a grammar tells without a `Front` or `Back` of the session's own; see `imap4_quick`."""
+
+    @staticmethod
+    def greeting(terms: FrontTerms) -> bytes:
+        """What a client hears first."""
+
+    @staticmethod
+    def login(data: bytes, terms: FrontTerms) -> tuple[bytes, Login] | None:
+        """The tag and the credentials, if `data` is a login and nothing else."""
+
+    @staticmethod
+    def is_plain(login: Login) -> bool:
+        """Whether it can be said to a server as it stands."""
+
+    @staticmethod
+    def wants_origin(greeted: bytes, terms: BackTerms, is_known: bool) -> bool | None:
+        """Whether a server that greets like this hears who the client is, if that is known.
+
+        None: a login does not begin in the usual way there.
+        """
+
+    @staticmethod
+    def opening(user: Login, origin: Origin | None) -> bytes:
+        """The usual beginning."""
+
+    @staticmethod
+    def verdict(heard: bytes, terms: BackTerms, is_known: bool) -> Accepted | bool:
+        """What a server has said so far, its greeting first, means.
+
+        True: more is to come; False: nothing usual.
+        """
+
+    @staticmethod
+    def reply(accepted: Accepted, tag: bytes, terms: FrontTerms) -> bytes:
+        """What the client hears then."""
+
+
 class Back(Protocol):
     """Our half of the talk with a server, up to its verdict on one login."""
 

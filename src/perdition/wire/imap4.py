@@ -26,14 +26,14 @@ from perdition.wire.imap4_back import Back
 
 __all__ = ["Back", "Front"]
 
-_TAG = rb"[^\x00-\x20\x7f-\xff(){%*\"\\+]+"
+TAG = rb"[^\x00-\x20\x7f-\xff(){%*\"\\+]+"
 _QUOTED = rb'"((?:[^"\\\r\n\0]|\\["\\])*)"'
 _WORD = rb"([^\x00-\x20\x7f\"({][^\x00-\x20\x7f]*)"
 _VALUE = rb" (?:" + _QUOTED + rb"|" + _WORD + rb")"
 _ARGUMENT = re.compile(_VALUE)
 # A login in one line, unless it ends in what may be a literal's announcement.
-_LOGIN = re.compile(rb"(" + _TAG + rb") (?i:LOGIN)" + 2 * _VALUE + rb"(?<!\})")
-_COMMAND = re.compile(rb"(" + _TAG + rb")(?: ([^ ]*)(.*))?", re.DOTALL)
+_LOGIN = re.compile(rb"(" + TAG + rb") (?i:LOGIN)" + 2 * _VALUE + rb"(?<!\})")
+_COMMAND = re.compile(rb"(" + TAG + rb")(?: ([^ ]*)(.*))?", re.DOTALL)
 _LITERAL = re.compile(rb" ?\{(\d{1,12})(\+?)\}$")
 _STRING = rb'"(?:[^"\\\r\n\0]|\\["\\])*"'
 _ID = re.compile(
@@ -77,9 +77,16 @@ def _capability(terms: FrontTerms, secure: bool) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _greeting(terms: FrontTerms) -> bytes:
+def greeting(terms: FrontTerms) -> bytes:
+    """What a client hears first."""
     secure = terms.tls is TlsUse.SSL
     return b"* OK [CAPABILITY %b] %b\r\n" % (_capability(terms, secure), terms.ready)
+
+
+def reply(accepted: Accepted, tag: bytes, terms: FrontTerms) -> bytes:
+    """What a client hears whose login, under `tag`, the server has accepted."""
+    text = accepted.text if terms.server_resp_line else terms.ok_line
+    return b"%b%b OK %b\r\n" % (accepted.passed, tag, text)
 
 
 class Front(HeldFront):
@@ -90,7 +97,7 @@ class Front(HeldFront):
     )  # fmt: skip
 
     def __init__(self, terms: FrontTerms) -> None:
-        super().__init__(terms, _greeting(terms))
+        super().__init__(terms, greeting(terms))
         self._tag = b""  # of the command that is held or under way
         self._exchange: sasl.Exchange | None = None  # an AUTHENTICATE under way
         self._parts: list[bytes] = []  # of a command with literals: text, literal, text, …
@@ -125,8 +132,7 @@ class Front(HeldFront):
         return self._failed_login()
 
     def accepted(self, accepted: Accepted) -> None:
-        text = accepted.text if self.terms.server_resp_line else self.terms.ok_line
-        self.out += b"%b%b OK %b\r\n" % (accepted.passed, self._tag, text)
+        self.out += reply(accepted, self._tag, self.terms)
 
     def goodbye(self, why: str, *, unavailable: bool = False) -> None:
         code = "[UNAVAILABLE] " if unavailable else ""

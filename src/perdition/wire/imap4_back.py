@@ -73,6 +73,17 @@ def _read_greeting(line: bytes) -> tuple[bytes, bytes, _Words | None]:
     return status, text, None if code is None else _words(code[1] or b"")
 
 
+def id_command(tag: bytes, origin: Origin) -> bytes:
+    """Say who the client is (Dovecot's fields of RFC 2971)."""
+    fields = _ID % (*origin.client, *origin.reached, origin.hops, origin.session)
+    return b"%b ID (%b)\r\n" % (tag, fields.encode())
+
+
+def login_command(tag: bytes, user: bytes, password: bytes) -> bytes:
+    """A login with values that may stand between quotation marks as they are."""
+    return b'%b LOGIN "%b" "%b"\r\n' % (tag, user, password)
+
+
 class Back(HeldBack):
     """Our half of the talk with an IMAP server; see `perdition.wire.base.Back`."""
 
@@ -215,18 +226,18 @@ class Back(HeldBack):
     def _send_id(self, origin: Origin) -> None:
         """Say who the client is, in the same packet as the login (Dovecot's fields of RFC 2971)."""
         self._id_tag = self._new_tag()
-        fields = _ID % (*origin.client, *origin.reached, origin.hops, origin.session)
-        self._send(b"%b ID (%b)\r\n" % (self._id_tag, fields.encode()))
+        self._send(id_command(self._id_tag, origin))
 
     def _send_login(self, words: _Words) -> Outcome | None:
         user, password = self._login.authentication_id, self._login.password
-        command = b"%b LOGIN" % self._new_tag()
+        tag = self._new_tag()
+        command = b"%b LOGIN" % tag
         masked = command + b" ***"
         both = user + password
         if _QUOTABLE.fullmatch(both):
             if _SPECIAL.search(both):
                 user, password = _escape(user), _escape(password)
-            self._send(b'%b "%b" "%b"\r\n' % (command, user, password), masked)
+            self._send(login_command(tag, user, password), masked)
             return None
         if not sasl.is_clean_login(self._login):
             return self._unclean()

@@ -1,0 +1,308 @@
+"""The login of most clients in few steps; as soon as anything is unusual the dialogue takes over.
+
+Usual is: all servers are well, the user's first has one address, and its greeting and answer are
+words that it has used before. Then there is nothing to understand, and nothing to wait for in the
+middle of something: no coroutine, no grammar for the server, and none for the client either if the
+first that it says is a login. All else (other servers, failed logins, deadlines, ends, STARTTLS) is
+in `login` and `attempts`, which go on from where this has come to: `give_up`. What a protocol knows
+at a glance is in its `perdition.wire.base.Shortcuts`.
+Invariant: peers, log and counts see what they would see without this.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
+from typing import TYPE_CHECKING, Any
+
+from perdition import metrics
+from perdition.errors import MapError, PerditionError
+from perdition.session.dial import SockAddress
+from perdition.session.routing import Found
+from perdition.session.side import READ_SIZE, Side
+from perdition.session.stepped import ServerLost, Stepped
+from perdition.tls_socket import WANTS, TlsSocket
+from perdition.wire.base import (
+    REMEMBERED,
+    Accepted,
+    Back,
+    Event,
+    FrontTerms,
+    Login,
+    Origin,
+    Shortcuts,
+)
+
+if TYPE_CHECKING:
+    from perdition.session.login import Session
+
+
+class Quick:
+    """One session up to its login, and for the dialogue what has been done toward it."""
+
+    __slots__ = (
+        "_finding", "_found", "_has_greeted", "_heard", "_login", "_lost", "_origin", "_said",
+        "_shortcuts", "_tag", "_terms", "_waits", "address", "session", "started",
+    )  # fmt: skip
+
+    def __init__(self, session: Session, terms: FrontTerms, shortcuts: Shortcuts) -> None:
+        """To be begun by `secure` or `greet`."""
+        self.session = session
+        self._shortcuts = shortcuts
+        self._terms = terms
+        self._login: Any = None  # the Login under way
+        self._said = b""  # by a client that has no grammar yet: that login
+        self._tag: bytes  # its tag
+        self._finding: Coroutine[Any, Any, Found] | None = None
+        self._found: Found | str | None = None  # str: why there is no telling
+        self._heard = b""  # from the server
+        self._origin: Origin | None = None  # what it may be told of the client
+        self._waits = False  # for the rest of its answer
+        self._lost: PerditionError | None = None  # what became of it
+        self.address: SockAddress  # of the server
+        self.started: float  # when the login began; monotonic
+        self._has_greeted = False
+
+    # -- the client -------------------------------------------------------------------------
+
+    def secure(self) -> None:
+        """Have TLS, and greet the client then."""
+        session = self.session
+        client = session.client
+        client.on_event, client.on_lost = self._secured, self._client_lost
+        client.start_tls(session.service.listen_context, None, server=True)
+
+    def _secured(self, sock: TlsSocket) -> None:
+        self.session.service.meter.secured(metrics.TLS_CLIENT, sock)
+        self.greet()
+
+    def greet(self) -> None:
+        """Greet the client."""
+        client = self.session.client
+        self._has_greeted = True
+        client.send(self._shortcuts.greeting(self._terms))
+        client.reading = False  # for `resume`, if it comes to that
+        client.poller.add_reader(client.fd, self._client_says)
+
+    def _client_says(self) -> None:
+        session = self.session
+        client = session.client
+        if self._login is not None:  # it does not wait for its login
+            self.give_up()
+            client._readable()
+            return
+        try:
+            data = client.sock.recv(READ_SIZE)
+        except WANTS:
+            return
+        except OSError as error:
+            self.give_up()
+            client.failed(error)
+            return
+        found = self._shortcuts.login(data, self._terms)
+        if found is None:
+            self._listen()
+            client.hear(data)
+            return
+        self._tag, login = found
+        self._said = data
+        self._log_in(login)
+
+    def _listen(self) -> None:
+        """What the client says takes a grammar."""
+        session = self.session
+        client = session.client
+        front = client.grammar = session.service.front(self._terms)
+        front.take()  # the greeting
+        client.on_event, client.on_lost = self._asked, self._client_lost
+        if client.fd >= 0:
+            client.resume()
+
+    def _client_lost(self, error: PerditionError) -> None:
+        self.give_up()
+        self.session._client_lost(error)
+
+    def _asked(self, event: Event) -> None:
+        """The client has said something that is not answered by its grammar."""
+        if isinstance(event, Login) and self._shortcuts.is_plain(event):
+            self._log_in(event)
+        else:
+            self.give_up(event)
+
+    def _log_in(self, login: Login) -> None:
+        self._login = login
+        self.started = time.monotonic()
+        if not self._begin(login):
+            self.give_up()
+
+    # -- the server -------------------------------------------------------------------------
+
+    def _begin(self, login: Login) -> bool:
+        """Begin to connect; False: something is unusual about the login, or about its server."""
+        session = self.session
+        service, trail = session.service, session.trail
+        name = login.authentication_id
+        if not service.health.is_well:
+            return False
+        penalties = service.penalties
+        if penalties is not None and penalties.known(
+            penalties.key(trail.client[0] if trail.client else "", name)
+        ):
+            return False
+        self._finding = finding = service.routing.find(
+            name, trail.client, trail.reached, session._driver
+        )
+        try:
+            finding.send(None)
+            return False  # the map has to be waited for
+        except StopIteration as end:
+            self._found = servers, user = end.value
+        except MapError as error:
+            self._found = str(error)
+            return False
+        if not servers or user != name:
+            return False
+        addresses = service.resolver.known(servers[0])
+        if len(addresses) != 1 or not service.health.enter(servers[0]):
+            return False
+        session.at = servers[0]
+        self.address = addresses[0]
+        try:
+            side = session._connect(self.address)
+        except OSError:
+            session._leave()
+            return False
+        side.on_lost = self._server_lost
+        session._expect_connection(0.0)
+        trail.name(login)
+        service.poller.add_reader(side.fd, self._server_says)
+        return True
+
+    def _server_lost(self, error: PerditionError) -> None:
+        """It can't be connected to."""
+        self._lost = error
+        self.give_up()
+
+    def _server_says(self) -> None:
+        side: Any = self.session.server
+        try:
+            data = side.sock.recv(READ_SIZE)
+        except WANTS:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:  # see `Side.failed`
+                self.give_up()
+                side.failed(error)
+            return
+        heard = self._heard + data
+        outcome: Accepted | bool = False
+        if data and len(heard) <= REMEMBERED:
+            outcome = self._answer(heard) if self._heard else self._greeted(heard)
+        if outcome is False:
+            self.give_up()
+            side.hear(data)
+            return
+        self._heard = heard
+        if outcome is not True:
+            self._accepted(outcome)
+
+    def _greeted(self, heard: bytes) -> bool:
+        """Begin to log in at a server that greets like this; False: it is unusual."""
+        session, shortcuts = self.session, self._shortcuts
+        service = session.service
+        origin = self._origin = session.trail.origin() if service.forward_client else None
+        wants = shortcuts.wants_origin(heard, service.back_terms, origin is not None)
+        if wants is None:
+            return False
+        side: Any = session.server
+        side.send(shortcuts.opening(self._login, origin if wants else None))
+        return True
+
+    def _answer(self, heard: bytes) -> Accepted | bool:
+        """What a server means that has said all this; True: more is to come, for the last time."""
+        terms, is_known = self.session.service.back_terms, self._origin is not None
+        outcome = self._shortcuts.verdict(heard, terms, is_known)
+        if outcome is True:
+            outcome, self._waits = not self._waits, True
+        return outcome
+
+    def _accepted(self, accepted: Accepted) -> None:
+        """The user is in."""
+        session = self.session
+        service, front = session.service, session.client.grammar
+        server: Any = session.at
+        seconds = time.monotonic() - self.started
+        service.health.answered(server, seconds)
+        session._answers(self._login, server, "plaintext")
+        service.meter.login(None, seconds)
+        if front is None:
+            reply, early = self._shortcuts.reply(accepted, self._tag, self._terms), b""
+        else:
+            front.accepted(accepted)
+            reply, early = front.take(), front.unread()
+        session.quick = None
+        session._hand_over(reply, early, b"")
+
+    # -- whatever is unusual ----------------------------------------------------------------
+
+    def give_up(self, event: Event | None = None) -> None:
+        """Have the dialogue take over, with an `event` or the login under way."""
+        session = self.session
+        client, side = session.client, session.server
+        event = event or self._login
+        if self._has_greeted and client.grammar is None:
+            self._listen()
+            if self._said:
+                event = client.grammar.receive(self._said)
+        client.on_event, client.on_lost = session.step, session._client_lost
+        if side is not None:
+            side.on_lost = session._server_lost
+        if self._finding is None:
+            session.quick = None
+        session.go_on(client.grammar, event)
+
+    async def route(self) -> Found:
+        """What has been found already, or will be."""
+        if isinstance(self._found, str):
+            raise MapError(self._found)
+        if self._found is None:
+            assert self._finding is not None
+            return await _rest_of(self._finding)
+        return self._found
+
+    def catch_up(self, back: Back) -> None:
+        """Tell the grammar of the server's side what it has missed; ServerLost: its end."""
+        if self._lost is not None:
+            raise ServerLost(self._lost)
+        if self._heard:
+            back.receive(self._heard)
+            back.take()
+
+
+def session_of(call: Callable[[], None]) -> Stepped | None:
+    """Whose end it is if this callback fails; None: nobody's."""
+    owner = getattr(getattr(call, "func", call), "__self__", None)
+    if isinstance(owner, Side):
+        owner = getattr(owner.on_event, "__self__", None)
+        if isinstance(owner, Stepped):
+            return owner
+    return owner.session if isinstance(owner, Quick) else None
+
+
+@coroutine
+def _rest_of(begun: Coroutine[Any, Any, Found]) -> Generator[Any, Any, Found]:
+    """Awaited, the rest of a coroutine that waits for something already."""
+    try:
+        while True:
+            try:
+                event = yield
+            except PerditionError as fault:
+                begun.throw(fault)
+            else:
+                begun.send(event)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    finally:
+        begun.close()
