@@ -401,6 +401,11 @@ PLAYS: dict[str, dict[str, str]] = {
         "early": f"{OPENED}\nclient: b NOOP\nwho ann\nserver: flim07 OK in\n"
         f"server < b NOOP\n{TALK}",
         "the client goes": f"{OPENED}\nclient goes\nwho ann\nserver ends",
+        "in the middle of a handshake": """client < ready
+            mute comes
+            kick 127.0.0.1
+            client < * BYE
+            mute is gone""",
         "the handshake fails": f"client < ready\nstranger comes\nlog SSL connection\n"
         f"client: a LOGIN ann secret\n{GREETS}\nserver < secret\nserver: flim07 OK in\n{TALK}",
     },
@@ -421,6 +426,12 @@ PLAYS: dict[str, dict[str, str]] = {
             until 4: other < b NO [UNAVAILABLE]
             until 4: third < c NO [UNAVAILABLE]
             server2 < LOGOUT""",
+    },
+    "tls patience": {
+        "is over": """client < ready
+            mute comes
+            until 4: client < * BYE
+            until 4: mute is gone""",
     },
     "patience": {
         "is over": f"""client < ready

@@ -35,7 +35,9 @@ def run_and_count(self):
     return status
 Worker.run, Worker._listen = run_and_count, listen_without
 """
-OURS = {"Session", "Side", "Relay", "Flow", "PlainFlow", "Front", "Back", "Trail", "TlsSocket"}
+OURS = {
+    "Session", "Quick", "Side", "Relay", "Flow", "PlainFlow", "Front", "Back", "Trail", "TlsSocket",
+}  # fmt: skip
 
 
 def _play(proxy: Daemon, context: ssl.SSLContext) -> None:

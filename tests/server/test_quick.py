@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from tests.server.quick_plays import PLAYS
+from tests.server.quick_plays import ASKS, GREETS, OPENED, PLAYS
 from tests.servers.lines import Lines
 from tests.servers.plays import SLOW, Stage
 
@@ -68,6 +68,7 @@ STAGES = {
     "address limit": (*POPMAP, "address_connection_limit 1"),
     "delay": (*POPMAP, "failure_delay 1", "failure_delay_limit 1"),
     "tls": TLS,
+    "tls patience": (*TLS, "authenticate_timeout 1"),
     "timeouts": (*POPMAP, "connect_timeout 1", "greeting_timeout 1", "login_timeout 1"),
     "patience": (*POPMAP, "authenticate_timeout 1"),
 }
@@ -81,7 +82,7 @@ def stage_at(folder: Path, certificates: Path, name: str, changes: str) -> Stage
     options = [option.replace("CERTIFICATES", str(certificates)) for option in STAGES[name]]
     where = folder / f"{name.replace(' ', '-')}{len(list(folder.iterdir()))}"
     stage = Stage(where, options, FILES, changes)
-    if name == "tls":
+    if name.startswith("tls"):
         stage.context = ssl.create_default_context(cafile=str(certificates / "ca.pem"))
     return stage
 
@@ -122,29 +123,23 @@ def test_nobody_sees_a_difference(pair: Callable[[str], Pair], stage: str, name:
 
 # -- it is the quick way that is compared -------------------------------------------------------
 
-# A daemon whose sessions end as soon as they need a dialogue: from the first byte, or later.
+# A daemon whose sessions end as soon as they need a dialogue.
 NO_DIALOGUE = """
 from perdition.session.login import Session
 async def end(self, *_):
     self._finish("a dialogue")
 Session._dialogue = end
 """
-NOT_LATER = """
-from perdition.session.login import Session
-Session.go_on = lambda self, *_: self._finish("a dialogue")
-"""
 QUICK = {
     "plain": ("login first", "who the client is", "answers in pieces", "capability then login",
               "authenticate plain in two steps", "a line ahead of the verdict"),
-    "tls": ("login first", "capability first"),  # whose greeting is the dialogue's
+    "tls": ("login first", "capability first"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "changes"), [("plain", NO_DIALOGUE), ("tls", NOT_LATER)])
-def test_a_usual_login_takes_no_dialogue(
-    folder: Path, certificates: Path, name: str, changes: str
-) -> None:
-    with stage_at(folder, certificates, name, changes) as stage:
+@pytest.mark.parametrize("name", QUICK)
+def test_a_usual_login_takes_no_dialogue(folder: Path, certificates: Path, name: str) -> None:
+    with stage_at(folder, certificates, name, NO_DIALOGUE) as stage:
         for play in QUICK[name]:
             assert "(a dialogue)" not in str(stage.play(PLAYS[name][play]).log)
         unusual = stage.play("client < ready\nclient: a LOGIN ann s\\xe9t")
@@ -176,3 +171,27 @@ def test_a_fault_costs_its_session_at_once(folder: Path, certificates: Path, als
         client.say("a LOGIN ann secret")
         assert client.hear() == ""
         stage.wait_for_log(r"^internal error \(session\): LookupError")
+
+
+FAULTS = {
+    "quick.Quick.greet": "client is gone",
+    "quick.Quick._server_says": f"{ASKS}\n{GREETS}\nclient is gone",
+    "side.Side._readable": "client < ready\nclient: b CAPABILITY\nclient < b OK\nclient: c NOOP\n"
+    "client is gone",
+    "relay.Flow.__call__": f"{OPENED}\nserver: flim07 OK in\nclient < a OK\nclient: z NOOP\n"
+    "client is gone",
+}
+
+
+@pytest.mark.parametrize("where", FAULTS)
+def test_so_does_one_in_any_callback(folder: Path, certificates: Path, where: str) -> None:
+    module, name, function = where.split(".")
+    changes = f"""
+from perdition.session.{module} import {name}
+def fault(self):
+    raise LookupError
+{name}.{function} = fault
+"""
+    with stage_at(folder, certificates, "plain", changes) as stage:
+        log = stage.play(FAULTS[where]).log
+        assert [line for line in log if line.startswith("internal error (session): LookupError")]

@@ -4,9 +4,11 @@
     server: a \\n b                  ``\\n`` is a line end: both in one packet
     client < a OK                   someone hears this; what is heard is compared to its end
     server comes                    the next connection to the servers' port
+    client is gone                  it has been hung up on
     client ends                     it sends no more; goes: it closes; resets: without a word
     other comes                     another client; server2: the server's next connection;
-                                    stranger: a client that does not trust our certificate
+                                    stranger: a client that does not trust our certificate;
+                                    mute: one that connects, and says nothing
     log Auth:.*ok                   a line of the log matches
     who ann / kick ann / trace ann  what `perditionctl` asks, and what it answers
     lookups 1                       so many look-ups are over
@@ -213,6 +215,9 @@ class Stage(Daemon):
             return
         sock = socket.create_connection(("127.0.0.1", self.port), _SECONDS)
         self._came += 1
+        if name == "mute":
+            peers[name] = Peer(sock)
+            return
         if name == "stranger":  # who does not trust us
             with sock, suppress(ssl.SSLError):
                 ssl.create_default_context().wrap_socket(sock, server_hostname="localhost")
@@ -251,6 +256,8 @@ class Stage(Daemon):
             answers.append(self._trace(rest))
         elif word.endswith(":"):
             peers[word[:-1]].say(rest)
+        elif rest == "is gone":
+            peers[word].rest()
         elif rest == "comes":
             self._enter(peers, word)
         elif rest.startswith("< "):

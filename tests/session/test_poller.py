@@ -6,11 +6,14 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
-from perdition.session.loop import Loop
+from perdition.session.attempts import Attempts
+from perdition.session.loop import Loop, session_of
 from perdition.session.poller import Poller
+from perdition.session.side import Side
 
 
 @pytest.fixture
@@ -214,3 +217,15 @@ def test_a_large_batch_sends_behind_itself(pairs: Pairs) -> None:
     poller.wait(0)
     assert heard[:2] == ["ahead", "after False"]
     poller.close()
+
+
+def test_whose_end_a_fault_is(poller: Poller, pairs: Pairs) -> None:
+    session = Attempts.__new__(Attempts)  # nothing of it is called
+    fd = pairs[0][0].fileno()
+    side: Side[Any] = Side(poller, pairs[0][0], session.step, session._server_lost)
+    poller.add_writer(fd, side._writable)
+    assert session_of(poller._calls[fd]) is session  # one of two callbacks of a descriptor
+    assert session_of(side._readable) is session
+    assert session_of(partial(side._connect, ("127.0.0.1", 1))) is session
+    assert session_of(poller.leave) is None
+    assert session_of(partial(session.fault, ValueError())) is None  # or it would never end

@@ -185,7 +185,7 @@ class Desk:
     def _guarded(self, caller: Caller, call: Callable[..., None], *given: object) -> None:
         try:
             call(*given)
-        except Exception as error:  # one of four doors: a fault costs one answer
+        except Exception as error:  # one of five doors: a fault costs one answer
             self.master.log.fault("desk", error)
             caller.close()
 

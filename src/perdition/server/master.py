@@ -222,7 +222,7 @@ class Master:
                 frozenset(self.drained),
             )  # fmt: skip
             status = run_worker(orders)
-        except Exception as error:  # one of four doors: the master hears of it and goes on
+        except Exception as error:  # one of five doors: the master hears of it and goes on
             why = f"worker {number + 1} failed: {type(error).__name__}: {error}"
             self.log.err(why)
             control.send(f"error {why}".encode())

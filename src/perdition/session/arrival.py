@@ -27,7 +27,7 @@ class Arrival(Attempts):
     client: Side[Front]
     _arrival: int  # the place where it counts as not logged in; 0: it does not
 
-    def _be_quick(self, terms: FrontTerms, shortcuts: Shortcuts, *, is_secure: bool) -> None:
+    def _be_quick(self, terms: FrontTerms, shortcuts: Shortcuts) -> None:
         """Greet a client with whom all is usual up to now, behind a handshake if there is one."""
         raise AssertionError
 
@@ -35,19 +35,17 @@ class Arrival(Attempts):
         """End the session ahead of a login."""
         raise AssertionError
 
-    def _greet_at_once(self) -> bool:
-        """Greet the client if all is usual and nothing has to be waited for; else do nothing."""
+    def _begin_at_once(self) -> bool:
+        """Begin the handshake, or greet the client, if all is usual; else do nothing."""
         service, trail = self.service, self.trail
         shortcuts = service.shortcuts
-        if shortcuts is None or service.traces.wanted:
-            return False
-        if service.header_from:
+        if shortcuts is None or service.traces.wanted or service.header_from:
             return False
         host = service.greeting_host(trail.reached[0] if trail.reached else "")
         if host is None or not self._arrive():
             return False
         trail.connected()
-        self._be_quick(service.front_terms(host), shortcuts, is_secure=False)
+        self._be_quick(service.front_terms(host), shortcuts)
         return True
 
     async def _greet(self, refuse: int) -> Front | None:
@@ -73,7 +71,7 @@ class Arrival(Attempts):
             host = service.greeting_host(reached) or reached
         terms = service.front_terms(host)
         if not (refuse or crowded or service.shortcuts is None or service.traces.wanted):
-            self._be_quick(terms, service.shortcuts, is_secure=is_tls)
+            self._be_quick(terms, service.shortcuts)
             return None
         front = service.front(terms)
         if service.log_dialogue:

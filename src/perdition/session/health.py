@@ -43,10 +43,10 @@ class Health:
         # Servers that get no new sessions, hosts in small letters; without a port: any port.
         self.drained: frozenset[Server] = frozenset()
 
-    @property
-    def is_well(self) -> bool:
-        """Whether no server is down or drained: `order` would change nothing."""
-        return not self._down and not self.drained
+    def are_well(self, servers: tuple[Server, ...]) -> bool:
+        """Whether none of these is down, and none at all drained: `order` would change nothing."""
+        down = self._down
+        return not self.drained and (not down or not any(server in down for server in servers))
 
     def order(self, servers: tuple[Server, ...]) -> tuple[Server, ...]:
         """Return which of `servers` to try, in which order."""

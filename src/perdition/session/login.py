@@ -1,9 +1,10 @@
-"""The dialogue of one session, from the first byte to the relay, read from top to bottom.
+"""One session, and its dialogue from the greeting to the relay, read from top to bottom.
 
-What moves it is in `stepped`. While a login is under way the client's grammar is held, so only
-the server, the clock or the end of the client can wake it.
-Invariant: whatever happens, `_finish` runs once, both sockets are closed or with the relay, and
-a client that can still be answered has been answered.
+How a client comes to its greeting is in `arrival`; as long as all is usual `quick` is in charge.
+What moves the dialogue is in `stepped`. While a login is under way the client's grammar is held, so
+only the server, the clock or the end of the client can wake it.
+Invariant: whatever happens, a session ends once, by `_finish` or behind its relay; both sockets are
+closed or with the relay, and a client that can still be answered has been answered.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from perdition.session.service import Service
 from perdition.session.side import Side
 from perdition.session.stepped import next_step
 from perdition.session.trail import Address, Trail, plain_host
+from perdition.tls_socket import TlsSocket
 from perdition.username import State
 from perdition.wire.base import (
     Accepted,
@@ -69,13 +71,13 @@ class Session(Arrival):
         self._arrival = 0
         self._up = self._down = 0  # relayed bytes that are counted already
         try:
-            greeted = not refuse and self._greet_at_once()
-        except BaseException:
-            self._crashed()
-            raise
-        if not greeted:
-            self._coro = self._dialogue(refuse)
-            self.step(None)
+            if not refuse and self._begin_at_once():
+                return
+        except Exception as error:  # one of five doors: a fault of ours costs one session
+            self.fault(error)
+            return
+        self._coro = self._dialogue(refuse)
+        self.step(None)
 
     @property
     def over(self) -> bool:
@@ -115,12 +117,12 @@ class Session(Arrival):
         else:
             self._finish(str(error))
 
-    def _be_quick(self, terms: FrontTerms, shortcuts: Shortcuts, *, is_secure: bool) -> None:
+    def _be_quick(self, terms: FrontTerms, shortcuts: Shortcuts) -> None:
         quick = self.quick = Quick(self, terms, shortcuts)
-        if is_secure or self.service.listen_tls is not TlsUse.SSL:
-            quick.greet()
-        else:
+        if self.service.listen_tls is TlsUse.SSL and not isinstance(self.client.sock, TlsSocket):
             quick.secure()
+        else:
+            quick.greet()
 
     def go_on(self, front: Front | None, event: Event | None) -> None:
         """Have the dialogue from here on; without a `front` from the handshake on."""
@@ -291,7 +293,7 @@ class Session(Arrival):
         """Act on the deadline that has come, of the dialogue or of the relay."""
         relay, trail = self.relay, self.trail
         if relay is None:
-            if self._coro is None and self.quick is not None:
+            if self.quick is not None and self._coro is None:
                 due = self._next_due()
                 if not due or now < due:
                     return due

@@ -16,7 +16,26 @@ from functools import partial
 from typing import Any
 
 from perdition.session.poller import Poller
-from perdition.session.quick import session_of
+from perdition.session.quick import Quick
+from perdition.session.relay import Flow
+from perdition.session.side import Side
+from perdition.session.stepped import Stepped
+
+
+def session_of(call: Callable[[], None]) -> Stepped | None:
+    """Whose end it is if this callback fails; None: nobody's."""
+    while (inner := getattr(call, "func", None)) is not None:
+        call = inner
+    owner: object = getattr(call, "__self__", call)
+    if isinstance(owner, Side):
+        owner = getattr(owner.on_event, "__self__", None)
+    elif isinstance(owner, Flow):
+        owner = getattr(getattr(owner, "relay", None), "owner", None)
+    elif not isinstance(owner, Quick):
+        return None  # a session's own `fault`, too
+    if isinstance(owner, Quick):
+        owner = owner.session
+    return owner if isinstance(owner, Stepped) else None
 
 
 class _Selector(selectors.EpollSelector):

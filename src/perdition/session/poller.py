@@ -36,6 +36,11 @@ class _Port:
         self.reader = None if reader is _nobody else reader
         self.writer: Callback | None = None
 
+    @property
+    def func(self) -> Callback | None:
+        """Whom it calls; named as in a `partial`."""
+        return self.reader or self.writer
+
     def __call__(self) -> None:
         """Tell both; whom it does not concern finds that he would have to wait."""
         if self.reader is not None:
@@ -188,7 +193,7 @@ class Poller:
                 for call in waiting:  # and it may add others
                     call()
                 break
-            except Exception as error:  # one of four doors: a fault costs one callback
+            except Exception as error:  # one of five doors: a fault costs one callback
                 self._failed(error, call)
         later.clear()
         self._after(crowded)

@@ -1,11 +1,10 @@
 """The login of most clients in few steps; as soon as anything is unusual the dialogue takes over.
 
-Usual is: all servers are well, the user's first has one address, and its greeting and answer are
-words that it has used before. Then there is nothing to understand, and nothing to wait for in the
-middle of something: no coroutine, no grammar for the server, and none for the client either if the
-first that it says is a login. All else (other servers, failed logins, deadlines, ends, STARTTLS) is
-in `login` and `attempts`, which go on from where this has come to: `give_up`. What a protocol knows
-at a glance is in its `perdition.wire.base.Shortcuts`.
+Usual is: the user's servers are well, the first has one address, greets, and says yes. It takes no
+coroutine, no grammar for the server (what its words mean is remembered from the first time), and
+none for the client either if the first that it says is a login. All else (other servers, failed
+logins, deadlines, ends, STARTTLS) is in `login` and `attempts`, which go on from where this has
+come to: `give_up`. What a protocol knows at a glance is in its `perdition.wire.base.Shortcuts`.
 Invariant: peers, log and counts see what they would see without this.
 """
 
@@ -13,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,8 @@ from perdition import metrics
 from perdition.errors import MapError, PerditionError
 from perdition.session.dial import SockAddress
 from perdition.session.routing import Found
-from perdition.session.side import READ_SIZE, Side
-from perdition.session.stepped import ServerLost, Stepped
+from perdition.session.side import READ_SIZE
+from perdition.session.stepped import ServerLost
 from perdition.tls_socket import WANTS, TlsSocket
 from perdition.wire.base import (
     REMEMBERED,
@@ -53,8 +52,8 @@ class Quick:
         self._shortcuts = shortcuts
         self._terms = terms
         self._login: Any = None  # the Login under way
-        self._said = b""  # by a client that has no grammar yet: that login
-        self._tag: bytes  # its tag
+        self._said = b""  # by a client that has no grammar yet: that login,
+        self._tag: bytes  # and its tag
         self._finding: Coroutine[Any, Any, Found] | None = None
         self._found: Found | str | None = None  # str: why there is no telling
         self._heard = b""  # from the server
@@ -75,7 +74,12 @@ class Quick:
         client.start_tls(session.service.listen_context, None, server=True)
 
     def _secured(self, sock: TlsSocket) -> None:
-        self.session.service.meter.secured(metrics.TLS_CLIENT, sock)
+        service = self.session.service
+        if service.traces.wanted:  # which begin with the greeting
+            self.give_up()
+            self.session.step(sock)
+            return
+        service.meter.secured(metrics.TLS_CLIENT, sock)
         self.greet()
 
     def greet(self) -> None:
@@ -91,7 +95,8 @@ class Quick:
         client = session.client
         if self._login is not None:  # it does not wait for its login
             self.give_up()
-            client._readable()
+            if not session.over:
+                client._readable()
             return
         try:
             data = client.sock.recv(READ_SIZE)
@@ -99,7 +104,8 @@ class Quick:
             return
         except OSError as error:
             self.give_up()
-            client.failed(error)
+            if not session.over:
+                client.failed(error)
             return
         found = self._shortcuts.login(data, self._terms)
         if found is None:
@@ -144,8 +150,6 @@ class Quick:
         session = self.session
         service, trail = session.service, session.trail
         name = login.authentication_id
-        if not service.health.is_well:
-            return False
         penalties = service.penalties
         if penalties is not None and penalties.known(
             penalties.key(trail.client[0] if trail.client else "", name)
@@ -162,7 +166,7 @@ class Quick:
         except MapError as error:
             self._found = str(error)
             return False
-        if not servers or user != name:
+        if not servers or user != name or not service.health.are_well(servers):
             return False
         addresses = service.resolver.known(servers[0])
         if len(addresses) != 1 or not service.health.enter(servers[0]):
@@ -194,22 +198,24 @@ class Quick:
         except OSError as error:
             if error.errno != errno.ENOTCONN:  # see `Side.failed`
                 self.give_up()
-                side.failed(error)
+                if not self.session.over:
+                    side.failed(error)
             return
         heard = self._heard + data
         outcome: Accepted | bool = False
         if data and len(heard) <= REMEMBERED:
-            outcome = self._answer(heard) if self._heard else self._greeted(heard)
+            outcome = self._server_answers(heard) if self._heard else self._server_greets(heard)
         if outcome is False:
             self.give_up()
-            side.hear(data)
+            if not self.session.over:
+                side.hear(data)
             return
         self._heard = heard
         if outcome is not True:
             self._accepted(outcome)
 
-    def _greeted(self, heard: bytes) -> bool:
-        """Begin to log in at a server that greets like this; False: it is unusual."""
+    def _server_greets(self, heard: bytes) -> bool:
+        """Begin to log in at a server that has said this; False: it is unusual."""
         session, shortcuts = self.session, self._shortcuts
         service = session.service
         origin = self._origin = session.trail.origin() if service.forward_client else None
@@ -220,12 +226,14 @@ class Quick:
         side.send(shortcuts.opening(self._login, origin if wants else None))
         return True
 
-    def _answer(self, heard: bytes) -> Accepted | bool:
-        """What a server means that has said all this; True: more is to come, for the last time."""
+    def _server_answers(self, heard: bytes) -> Accepted | bool:
+        """What a server means that has said all this; True: more is to come, which may be once."""
         terms, is_known = self.session.service.back_terms, self._origin is not None
         outcome = self._shortcuts.verdict(heard, terms, is_known)
         if outcome is True:
-            outcome, self._waits = not self._waits, True
+            if self._waits:
+                return False
+            self._waits = True
         return outcome
 
     def _accepted(self, accepted: Accepted) -> None:
@@ -281,27 +289,12 @@ class Quick:
             back.take()
 
 
-def session_of(call: Callable[[], None]) -> Stepped | None:
-    """Whose end it is if this callback fails; None: nobody's."""
-    owner = getattr(getattr(call, "func", call), "__self__", None)
-    if isinstance(owner, Side):
-        owner = getattr(owner.on_event, "__self__", None)
-        if isinstance(owner, Stepped):
-            return owner
-    return owner.session if isinstance(owner, Quick) else None
-
-
 @coroutine
 def _rest_of(begun: Coroutine[Any, Any, Found]) -> Generator[Any, Any, Found]:
     """Awaited, the rest of a coroutine that waits for something already."""
     try:
         while True:
-            try:
-                event = yield
-            except PerditionError as fault:
-                begun.throw(fault)
-            else:
-                begun.send(event)
+            begun.send((yield))
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
     finally:

@@ -102,7 +102,7 @@ class Stepped:
         except (PeerGone, WireError, DeadlineExpired) as error:
             self._coro = None
             self._ended_by(error.with_traceback(None))  # which would be a cycle with this frame
-        except Exception as error:  # one of four doors: a fault of ours costs one session
+        except Exception as error:  # one of five doors: a fault of ours costs one session
             self.fault(error)
 
     def fault(self, error: Exception) -> None:
