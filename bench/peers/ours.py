@@ -98,7 +98,10 @@ class Stripped(Ours):
 
 
 class Dialogue(Stripped):
-    """Ours with an option by which no login is a usual one: each has its dialogue."""
+    """Ours with an option by which no login is a usual one: each has its dialogue.
+
+    To change names, as the option says, costs a little by itself.
+    """
 
     name = "dialogue"
     more = "lower_case all\n"
