@@ -218,8 +218,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def main() -> int:
     """Runs what the command line asks for: 0; 1 for a failed measure or check, 2: it can't run."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    # SIGINT, too: a shell has it ignored in what it starts in the background.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:

@@ -6,6 +6,7 @@ the same for all and done here.
 """
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -69,10 +70,15 @@ class Peer(ABC):
 
 
 def free_port() -> int:
-    """Finds a port on loopback that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Finds a port on loopback that nobody uses now, and that the kernel gives to no connection."""
+    for port in random.sample(range(30_000, 32_768), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise BenchError("no free port")
 
 
 class Running:
