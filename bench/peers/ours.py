@@ -45,15 +45,14 @@ class Ours(Peer):
     name = "ours"
     needs: ClassVar = {str(_BIN / "perdition.imap4"): "make run installs it"}
     commands: ClassVar[Path] = _BIN
+    more = ""  # lines of the configuration
 
     def command(self, setting: Setting) -> list[str]:
         tls = _TLS.format(certificate=setting.certificate, key=setting.key)
         path = setting.folder / "perdition.conf"
         text = _CONFIGURATION.format(
             workers=setting.workers,
-            popmap=f"map_library popmap\nmap_library_opt {setting.popmap}"
-            if setting.popmap
-            else "",
+            popmap=_POPMAP.format(setting.popmap) if setting.popmap else "",
             port=setting.port,
             backend_port=setting.backend_port,
             capability=CAPABILITY,
@@ -62,7 +61,7 @@ class Ours(Peer):
             group=grp.getgrgid(os.getgid()).gr_name,
             tls=tls if setting.tls else "ssl_mode none",
         )
-        path.write_text(text)
+        path.write_text(text + self.more)
         name = "perdition.imap4s" if setting.tls else "perdition.imap4"
         return [str(self.commands / name), "-f", str(path)]
 
@@ -90,20 +89,16 @@ class Stripped(Ours):
     only = "login-"
     more = _OFF
 
-    def command(self, setting: Setting) -> list[str]:
-        command = super().command(setting)
-        with Path(command[-1]).open("a") as configuration:
-            configuration.write(self.more)
-        return command
 
-
-class Dialogue(Stripped):
+class Dialogue(Ours):
     """Ours with an option by which no login is a usual one: each has its dialogue.
 
     To change names, as the option says, costs a little by itself.
     """
 
     name = "dialogue"
+    logs_in = False
+    only = "login-"
     more = "lower_case all\n"
 
 

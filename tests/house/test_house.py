@@ -13,13 +13,8 @@ SOURCE = ROOT / "src/perdition"
 FILES = sorted(SOURCE.rglob("*.py"))
 LINES_OF_A_FILE = 450
 LINES_OF_A_FUNCTION = 50
-DOORS = {
-    "desk.py",
-    "login.py",
-    "master.py",
-    "poller.py",
-    "stepped.py",
-}  # where any exception is caught
+# Where any exception is caught.
+DOORS = {"desk.py", "login.py", "master.py", "poller.py", "stepped.py"}
 # Options and commands are named after protocols; what they mean is nobody else's business.
 NAMES_PROTOCOLS = {"wire", "config", "ops", "protocols.py", "__init__.py"}
 

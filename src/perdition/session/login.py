@@ -337,7 +337,7 @@ class Session(Arrival):
         if self.relay is not None:
             self.relay.close(why)
             return
-        if self._coro is None and self.quick is not None:
+        if self.quick is not None and self._coro is None:
             self.quick.give_up()
         if self._coro is not None:
             front = self.client.grammar

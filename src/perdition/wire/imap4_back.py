@@ -42,7 +42,7 @@ _NOT_NOW = frozenset(
     (b"UNAVAILABLE", b"SERVERBUG", b"INUSE", b"IN-USE", b"LIMIT", b"PRIVACYREQUIRED")
 )
 # 2.2's, and more than one connection can take.
-_TAGS = tuple(b"flim0%c" % digit for digit in b"789abcdefghijklmnopqrstuvwxyz")
+TAGS = tuple(b"flim0%c" % digit for digit in b"789abcdefghijklmnopqrstuvwxyz")
 _ID = (
     '"x-originating-ip" "%s" "x-originating-port" "%s" "x-connected-ip" "%s" '
     '"x-connected-port" "%s" "x-proxy-ttl" "%s" "x-session-id" "%s"'
@@ -97,7 +97,7 @@ class Back(HeldBack):
         super().__init__(login, terms, secure, origin)
         self._awaited = _GREETING
         self._queue: list[bytes] = []  # what each continuation request is answered with
-        self._tags = iter(_TAGS)  # still to be used
+        self._tags = iter(TAGS)  # still to be used
         self._tag = b""
         self._id_tag = b""  # of an ID whose answer is to come
         self._capability: bytes | None = None  # words, None: not known

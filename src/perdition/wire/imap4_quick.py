@@ -17,14 +17,16 @@ from functools import lru_cache
 from perdition.errors import WireError
 from perdition.wire.base import Accepted, BackTerms, FrontTerms, Login, Origin
 from perdition.wire.imap4 import TAG, greeting, reply
-from perdition.wire.imap4_back import Back, id_command, login_command
+from perdition.wire.imap4_back import TAGS, Back, id_command, login_command
 
 __all__ = ["greeting", "is_plain", "login", "opening", "reply", "verdict", "wants_origin"]
 
 # Without a backslash, or anything else that would have to be quoted for the server.
-_VALUE = rb' (?:"([ !#-\[\]-~]*)"|([!#$&\'+-\[\]-z|~]+))'
+_CHARS = rb"[ !#-\[\]-~]*"
+_VALUE = rb' (?:"(' + _CHARS + rb')"|([!#$&\'+-\[\]-z|~]+))'
 _LOGIN = re.compile(rb"(" + TAG + rb") (?i:LOGIN)" + 2 * _VALUE + rb"\r?\n")
-_PLAIN = re.compile(rb"[ !#-\[\]-~]*")
+_PLAIN = re.compile(_CHARS)
+_FIRST, _SECOND = TAGS[:2]
 
 # With whose login a `Back` is shown the words of a server.
 _USER = Login(b"user", b"password")
@@ -67,9 +69,9 @@ def wants_origin(greeted: bytes, terms: BackTerms, is_known: bool) -> bool | Non
 def opening(user: Login, origin: Origin | None) -> bytes:
     """The usual beginning of a login."""
     if origin is None:
-        return login_command(b"flim07", user.authentication_id, user.password)
-    return id_command(b"flim07", origin) + login_command(
-        b"flim08", user.authentication_id, user.password
+        return login_command(_FIRST, user.authentication_id, user.password)
+    return id_command(_FIRST, origin) + login_command(
+        _SECOND, user.authentication_id, user.password
     )
 
 
