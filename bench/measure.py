@@ -53,8 +53,8 @@ class Sizes:
 
 
 FULL = Sizes(
-    2000, 400, 256_000_000, 128_000_000, 6000, 2000, 9000,
-    rounds=5, idle_rounds=2, renews=True,
+    2000, 600, 256_000_000, 128_000_000, 6000, 2000, 9000,
+    rounds=5, idle_rounds=3, renews=True,
 )  # fmt: skip
 QUICK = Sizes(
     1000, 150, 128_000_000, 64_000_000, 3000, 1000, 1000,

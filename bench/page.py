@@ -7,11 +7,12 @@ Nothing else writes the figures of the page; tests/bench sees to it that they ar
 
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from bench.plots import Series, bars, lines
-from bench.report import number
+from bench.report import number, shown
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, RUN = DOCS / "performance.md", DOCS / "performance.json"
@@ -31,15 +32,10 @@ def _table(lines: list[list[str]]) -> str:
     return "".join([head, "|---" * len(lines[0]) + "|\n", *rest])
 
 
-def _span(figure: dict[str, float]) -> str:
-    least, median, most = (number(figure[name]) for name in ("least", "median", "most"))
-    return f"{median} ({least}–{most})"
-
-
-def _inside(median: float, span: dict[str, float]) -> bool:
+def _agrees(median: float, figure: dict[str, float]) -> bool:
     """Compares what the page shows: a difference that is not printed is none."""
-    least, shown, most = (float(number(x)) for x in (span["least"], median, span["most"]))
-    return least <= shown <= most
+    ours, noise = shown(figure["median"], figure["noise"]).split(" ± ")
+    return abs(Decimal(number(median)) - Decimal(ours)) <= Decimal(noise)
 
 
 def _medians_of(run: dict[str, Any]) -> dict[str, list[float | None]]:
@@ -51,23 +47,23 @@ def _medians_of(run: dict[str, Any]) -> dict[str, list[float | None]]:
 
 
 def agreement(run: dict[str, Any]) -> str:
-    """How many medians of the other runs lie between the least and the most of this."""
+    """How many medians of the other runs are those of this, but for its noise."""
     ratios: list[bool] = []
     others: list[bool] = []
     for other in run["others"]:
         for key, medians in other.items():
             for median, target in zip(medians, run["rows"][key]["targets"], strict=True):
-                if median is not None and (span := target["is"]):
-                    (ratios if target["peer"] else others).append(_inside(median, span))
+                if median is not None and (figure := target["is"]):
+                    (ratios if target["peer"] else others).append(_agrees(median, figure))
     return (
         f"Of the {len(run['others'])} other runs {sum(ratios)} of {len(ratios)} ratios to peers "
-        f"lie between the least and the most of this, and {sum(others)} of {len(others)} other "
-        "medians: how long starts take, memory, what a crowd costs and a second worker brings.\n"
+        f"lie within the noise of this, and {sum(others)} of {len(others)} other medians: how "
+        "long starts take, memory, what a crowd costs and a second worker brings.\n"
     )
 
 
 def _targets(run: dict[str, Any]) -> str:
-    table = [["measure", "target", "is (least–most)", "other runs", "verdict"]]
+    table = [["measure", "target", "is ± noise", "other runs", "verdict"]]
     for key, row in run["rows"].items():
         title = f"{row['title']}, {row['unit']}" if row["unit"] != "×" else row["title"]
         for place, target in enumerate(row["targets"]):
@@ -76,7 +72,7 @@ def _targets(run: dict[str, Any]) -> str:
             sign = "≥" if target["at_least"] else "≤"
             limit = f"{sign} {target['limit']:g}"
             limit += f"× {target['peer']}" if target["peer"] else ""
-            is_now = _span(target["is"]) if target["is"] else "–"
+            is_now = shown(**target["is"]) if target["is"] else "–"
             verdict = target["verdict"]
             verdict = f"**{verdict}**" if verdict != "met" else verdict
             table.append([title, limit, is_now, others, verdict])

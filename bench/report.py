@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import os
 import platform
 import statistics
@@ -19,20 +20,41 @@ OURS = "ours"
 _RIVALS = {peer.name for peer in PEERS if peer.logs_in and peer.name != OURS}
 
 
+# Student's t, two-sided 99 %, by the number of figures less one; more have the last.
+_STUDENT = (63.66, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169)
+
+
 @dataclass(frozen=True)
-class Ratio:
-    """How two peers compare, round by round: the median, and the least and the most of all."""
+class Figure:
+    """The median over rounds, of a cost or of how two peers compare.
+
+    `noise` is what the median of another run of as many rounds differs by, at most, in 99 of 100
+    cases in which nothing but chance is at work; None: one round does not tell.
+    """
 
     median: float
-    least: float
-    most: float
+    noise: float | None
 
     def __str__(self) -> str:
-        return f"{number(self.median)} ({number(self.least)}–{number(self.most)})"
+        return shown(self.median, self.noise)
 
 
-def _summary(each: list[float]) -> Ratio | None:
-    return Ratio(statistics.median(each), min(each), max(each)) if each else None
+def _figure(each: list[float]) -> Figure | None:
+    if not each:
+        return None
+    noise = None
+    if (size := len(each)) > 1:
+        # The variance of a median is pi/2 times that of a mean; there are two.
+        student = _STUDENT[min(size - 1, len(_STUDENT)) - 1]
+        noise = student * statistics.stdev(each) * math.sqrt(math.pi / size)
+    return Figure(statistics.median(each), noise)
+
+
+def shown(median: float, noise: float | None) -> str:
+    """Writes a figure and its noise, with as many digits."""
+    text = number(median)
+    digits = len(text.partition(".")[2])
+    return text if noise is None else f"{text} ± {noise:.{digits}f}"
 
 
 def number(value: float) -> str:
@@ -74,26 +96,26 @@ class Results:
         costs = self._costs(row, peer)
         return statistics.median(costs) if costs else None
 
-    def ratio(self, row: str, peer: str, to: str) -> Ratio | None:
+    def ratio(self, row: str, peer: str, to: str) -> Figure | None:
         """Compares the rounds that both have."""
         one, other = self.samples.get((row, peer), {}), self.samples.get((row, to), {})
-        return _summary([one[turn].cost / other[turn].cost for turn in one if turn in other])
+        return _figure([one[turn].cost / other[turn].cost for turn in one if turn in other])
 
-    def to_best(self, row: str) -> Ratio | None:
+    def to_best(self, row: str) -> Figure | None:
         """Compares ours with whoever did best in the round, of the peers that log in."""
         ours = self.samples.get((row, OURS), {})
         rivals = [self.samples.get((row, peer), {}) for peer in self.peers if peer in _RIVALS]
         best = {turn: [each[turn].cost for each in rivals if turn in each] for turn in ours}
         each = [ours[turn].cost / min(costs) for turn, costs in best.items() if costs]
-        return _summary(each)
+        return _figure(each)
 
-    def figure(self, row: str, target: Target) -> Ratio | None:
+    def figure(self, row: str, target: Target) -> Figure | None:
         """Gives what a target is about: a ratio to a peer, or ours in the row's own unit."""
         if target.peer == BEST:
             return self.to_best(row)
         if target.peer:
             return self.ratio(row, OURS, target.peer)
-        return _summary(self._costs(row, OURS))
+        return _figure(self._costs(row, OURS))
 
     def verdict(self, row: str, target: Target) -> str:
         """Says met or missed, or nothing when it can't be known."""
@@ -141,7 +163,7 @@ def costs(results: Results) -> str:
 
 def targets(results: Results) -> str:
     """Draws the table of targets: what ours has to be, what it is (and the noise), the verdict."""
-    lines = [["measure", "target", "is (noise)", "verdict"]]
+    lines = [["measure", "target", "is ± noise", "verdict"]]
     for row in measured(results):
         title = row.title
         for target in row.targets:

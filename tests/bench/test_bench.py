@@ -1,6 +1,7 @@
 """The bench runs end to end, and leaves nothing running, whichever way it ends."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from bench.report import Results
+from bench.report import Figure, Results
 from bench.rows import Sample, Target
 from tests.conftest import find_program, lacking
 
@@ -116,8 +117,34 @@ def test_every_burst_of_every_round_counts_for_median_and_noise() -> None:
     results = Results(["ours"])
     results.add("crowd-tls", "ours", 0, Sample(1.0, each=(0.9, 1.0, 1.3)))
     results.add("crowd-tls", "ours", 1, Sample(1.2, each=(1.1, 1.2, 1.25)))
-    assert str(results.figure("crowd-tls", Target(1.1))) == "1.15 (0.90–1.30)"
+    assert str(results.figure("crowd-tls", Target(1.1))) == "1.15 ± 0.45"
     assert results.median("crowd-tls", "ours") == pytest.approx(1.15)
+
+
+@pytest.mark.parametrize("rounds", [3, 7])
+def test_the_noise_is_what_it_says(rounds: int) -> None:
+    chance = random.Random(1)
+
+    def run() -> Figure:
+        results = Results(["ours"])
+        for turn in range(rounds):
+            results.add("start-plain", "ours", turn, Sample(chance.lognormvariate(4, 0.2)))
+        figure = results.figure("start-plain", Target(1.0))
+        assert figure is not None
+        return figure
+
+    inside = 0
+    for _ in range(2000):
+        one, other = run(), run()
+        assert one.noise is not None
+        inside += abs(one.median - other.median) <= one.noise
+    assert 0.98 < inside / 2000 < 0.999
+
+
+def test_of_a_single_round_no_noise_is_known() -> None:
+    results = Results(["ours"])
+    results.add("start-plain", "ours", 0, Sample(130.0))
+    assert str(results.figure("start-plain", Target(1.0))) == "130"
 
 
 def test_a_row_that_has_grown_is_measured_again_before_it_fails(
@@ -178,8 +205,8 @@ def test_the_run_names_no_place_of_the_machine_that_it_was_made_on() -> None:
 
 
 def test_other_runs_agree_when_the_page_shows_no_difference() -> None:
-    target = {"peer": "nginx", "is": {"least": 1.151, "median": 1.16, "most": 1.172}}
-    of_ours = {"peer": "", "is": {"least": 128.4, "median": 130.0, "most": 141.6}}
+    target = {"peer": "nginx", "is": {"median": 1.16, "noise": 0.012}}
+    of_ours = {"peer": "", "is": {"median": 130.0, "noise": 12.4}}
     run = {
         "rows": {"login-plain": {"targets": [target]}, "start-plain": {"targets": [of_ours]}},
         "others": [

@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from perdition.server.listen import Listeners
 from perdition.server.pidfile import PidFile
 from perdition.server.privileges import Identity, find_identity
 from perdition.server.sweep import Sweep
+from perdition.server.worker import Orders, Worker
 from perdition.session.service import Slot
 
 ME = Identity("", os.getuid(), os.getgid())
@@ -32,6 +34,43 @@ def config(tmp_path: Path, *words: str) -> Config:
 def file_log(path: Path, **options: bool) -> Log:
     """A log that goes to `path`."""
     return Log(open_target(str(path), ""), "perdition.imap4", **options)
+
+
+# -- the worker -----------------------------------------------------------------------------
+
+
+def test_clients_are_accepted_behind_a_large_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came: list[socket.SocketType] = []
+    monkeypatch.setattr(Worker, "_admit", lambda self, sock, *ends: came.append(sock))
+    service: Any = None  # none is wanted up to there
+    control, theirs = socket.socketpair()
+    with control, theirs, socket.create_server(("127.0.0.1", 0)) as door:
+        door.setblocking(False)
+        worker = Worker(Orders(
+            number=0, sockets=[door], control=control, identity=ME, core_dumps=False,
+            log=file_log(tmp_path / "log"), limit=ConnectionLimit(Counters(), 0, 0),
+            make_service=service, drained=frozenset(),
+        ))  # fmt: skip
+        worker._listen()
+        clients = [socket.create_connection(door.getsockname()) for _ in range(3)]
+        accept = worker.poller._calls[door.fileno()]
+        worker.poller.crowded = True
+        accept()
+        assert came == []
+        worker.poller.wait(0)
+        assert len(came) == 3
+        clients.append(socket.create_connection(door.getsockname()))
+        worker.poller.crowded = True
+        accept()
+        worker._drain(0)  # as another event of that batch says
+        worker.poller.wait(0)
+        assert len(came) == 3
+        for each in (*clients, *came):
+            each.close()
+        worker.loop.close()
+    assert (tmp_path / "log").read_text() == ""
 
 
 # -- counters and limits --------------------------------------------------------------------

@@ -219,6 +219,41 @@ def test_a_large_batch_sends_behind_itself(pairs: Pairs) -> None:
     poller.close()
 
 
+def test_what_nobody_waits_for_comes_behind_what_is_sent(pairs: Pairs) -> None:
+    heard: list[str] = []
+    faults: list[Exception] = []
+    poller = Poller(failed=lambda error, call: faults.append(error), after=lambda crowded: None)
+
+    def say(word: str) -> None:
+        assert not poller.crowded
+        heard.append(word)
+        if word == "close":
+            poller.later(partial(heard.append, "late"))
+            raise ValueError("costs nobody else anything")
+
+    def readable(sock: socket.socket) -> None:
+        sock.recv(1)
+        if poller.crowded:
+            poller.then_secure(partial(say, "secure"))
+            poller.then_accept(partial(say, "accept"))
+            poller.then_close(partial(say, "close"))
+        poller.later(partial(say, "send"))
+
+    for pair in pairs:
+        for sock in pair:
+            poller.add_reader(sock.fileno(), partial(readable, sock))
+            sock.send(b"!")
+    poller.wait(0)
+    kinds = ["send", "close", "accept", "secure", "late"]
+    assert heard == [word for word in kinds for _ in range(6)]
+    assert len(faults) == 6
+    del heard[:]
+    pairs[0][0].send(b"!")
+    poller.wait(0)
+    assert heard == ["send"], "and nothing of the batch before"
+    poller.close()
+
+
 def test_whose_end_a_fault_is(poller: Poller, pairs: Pairs) -> None:
     session = Attempts.__new__(Attempts)  # nothing of it is called
     fd = pairs[0][0].fileno()

@@ -148,6 +148,21 @@ def test_an_event_of_whoever_had_the_number_before(poller: Poller, ears: Ears) -
         side.close()
 
 
+def test_a_handshake_waits_behind_a_large_batch(
+    poller: Poller, ears: Ears, ends: tuple[Side[Any], socket.socket]
+) -> None:
+    side, theirs = ends
+    side.start_tls(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), None, server=True)
+    theirs.send(b"this is no handshake")
+    poller.crowded = True
+    side._shake()
+    assert ears.lost == []
+    poller.wait(0)
+    assert [str(error) for error in ears.lost] == ["wrong version number"]
+    side._shake()  # that was waiting when something else ended the session
+    assert len(ears.lost) == 1
+
+
 def test_a_peer_that_is_gone_ahead_of_its_handshake(poller: Poller, ears: Ears) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         theirs = socket.create_connection(door.getsockname())

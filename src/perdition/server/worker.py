@@ -63,6 +63,7 @@ class Worker:
         # Made once: a method of its own would be with each session as long as it lasts.
         self._when_ended = self._ended
         self.draining = False
+        self.listening = False
         self.loop = Loop(failed=self._failed, after=self.log.batch_over)
         self.poller = self.loop.poller
         self.sweep = Sweep(self.loop, self._each_second)
@@ -108,6 +109,7 @@ class Worker:
     # -- clients ----------------------------------------------------------------------------
 
     def _listen(self) -> None:
+        self.listening = True
         for sock in self.orders.sockets:
             name = sock.getsockname()
             # A socket bound to one address knows where its clients arrive; others ask for each.
@@ -117,6 +119,7 @@ class Worker:
             )
 
     def _pause(self) -> None:
+        self.listening = False
         for sock in self.orders.sockets:
             self.poller.remove_reader(sock.fileno())
 
@@ -129,6 +132,11 @@ class Worker:
             self._failed(error)
 
     def _accept(self, listening: socket.socket, family: int, reached: Address | None) -> None:
+        if self.poller.crowded:
+            self.poller.then_accept(partial(self._accept, listening, family, reached))
+            return
+        if not self.listening:
+            return
         for _ in range(ACCEPTS):
             try:
                 fd, peer = listening._accept()  # type: ignore[attr-defined] # not in typeshed

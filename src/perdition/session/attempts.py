@@ -15,7 +15,6 @@ from perdition.protocols import TlsUse
 from perdition.route import Server
 from perdition.session import dial
 from perdition.session.quick import Quick
-from perdition.session.service import Service
 from perdition.session.side import Side
 from perdition.session.stepped import (
     NEXT_ADDRESS,
@@ -39,14 +38,11 @@ class Attempts(Stepped):
 
     __slots__ = ("at", "quick", "server", "trace", "trail")
 
+    at: Server | None  # where this session counts
+    quick: Quick | None  # in charge up to the login, or what it has begun
+    server: Side[Back] | None
+    trace: Trace | None  # of a user whom somebody wants to look at
     trail: Trail
-
-    def __init__(self, service: Service) -> None:
-        super().__init__(service)
-        self.server: Side[Back] | None = None
-        self.trace: Trace | None = None  # of a user whom somebody wants to look at
-        self.at: Server | None = None  # where this session counts
-        self.quick: Quick | None = None  # in charge up to the login, or what it has begun
 
     def _verdict(
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"

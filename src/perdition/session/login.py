@@ -47,8 +47,10 @@ class Session(Arrival):
     """One client; `ended` is called once, when it is gone."""
 
     __slots__ = (
-        "_down", "_held", "_up", "complete", "ended", "relay",
+        "_counted", "_held", "complete", "ended", "relay",
     )  # fmt: skip
+
+    _held: bool  # whether a login is under way
 
     def __init__(
         self,
@@ -63,13 +65,13 @@ class Session(Arrival):
         """Greet the client; with `refuse`, the connection_limit, tell it to come back."""
         super().__init__(service)
         self.ended = ended
+        self.at = self.quick = self.server = self.trace = None
         self.relay: Relay | None = None
         self.client = Side(service.poller, sock, self.step, self._client_lost)
         self.trail = Trail(service.log, service.trail_terms, peer, reached)
         self.complete = False  # whether the client logged in, or left of its own will
-        self._held = False
         self._arrival = 0
-        self._up = self._down = 0  # relayed bytes that are counted already
+        self._counted = (0, 0)  # relayed bytes that the metrics have heard of, up and down
         try:
             if not refuse and self._begin_at_once():
                 return
@@ -133,6 +135,7 @@ class Session(Arrival):
         self, refuse: int, front: Front | None = None, event: Event | None = None
     ) -> None:
         """The whole session up to the relay: a greeting, commands until the client is in."""
+        self._held = False
         front = front or await self._greet(refuse)
         if front is None:
             return
@@ -249,11 +252,12 @@ class Session(Arrival):
     def _verdict(
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
     ) -> None:
-        self.trail.verdict(login, self._client_secure, server_secure, server, failure)
+        client_secure = secure_word(self.client, self.service.listen_tls)
+        self.trail.verdict(login, client_secure, server_secure, server, failure)
         if self.trace is not None:
             status = "ok" if failure is None else f"failed: {failure.value}"
             self.trace.note(
-                f"{status} client-secure={self._client_secure} server={server or 'none'} "
+                f"{status} client-secure={client_secure} server={server or 'none'} "
                 f"server-secure={server_secure}"
             )
 
@@ -279,7 +283,6 @@ class Session(Arrival):
         relay = self.relay = Relay(service.relaying, client.sock, server.sock, self)
         self._coro = None
         self.client = self.server = None  # type: ignore[assignment]
-        self._login_due = self._step_due = 0
         relay.up.ended = int(client.ended)
         if service.trail_terms.connect_relog:
             self.trail.said_at = relay.active
@@ -327,10 +330,10 @@ class Session(Arrival):
 
     def _count_bytes(self, received: int, sent: int) -> None:
         """Count what has moved since the last time."""
-        cells = self.service.meter.cells
-        cells[metrics.RECEIVED] += received - self._up
-        cells[metrics.SENT] += sent - self._down
-        self._up, self._down = received, sent
+        cells, (up, down) = self.service.meter.cells, self._counted
+        cells[metrics.RECEIVED] += received - up
+        cells[metrics.SENT] += sent - down
+        self._counted = received, sent
 
     def abort(self, why: str) -> None:
         """End the session because the daemon wants it; a client before its login is told."""
@@ -361,10 +364,6 @@ class Session(Arrival):
             self.trail.closed_without_login(why)
         self.ended(self)
         self.client = None  # type: ignore[assignment] # no cycle is left to the garbage collector
-
-    @property
-    def _client_secure(self) -> str:
-        return secure_word(self.client, self.service.listen_tls)
 
 
 def address_of(name: object) -> Address | None:

@@ -155,17 +155,11 @@ class Quick:
             penalties.key(trail.client[0] if trail.client else "", name)
         ):
             return False
-        self._finding = finding = service.routing.find(
-            name, trail.client, trail.reached, session._driver
-        )
-        try:
-            finding.send(None)
-            return False  # the map has to be waited for
-        except StopIteration as end:
-            self._found = servers, user = end.value
-        except MapError as error:
-            self._found = str(error)
+        routing = service.routing
+        found = (routing.defaults.turn(), name) if routing.is_fixed else self._look_up(name)
+        if found is None:
             return False
+        self._found = servers, user = found
         if not servers or user != name or not service.health.are_well(servers):
             return False
         addresses = service.resolver.known(servers[0])
@@ -183,6 +177,21 @@ class Quick:
         trail.name(login)
         service.poller.add_reader(side.fd, self._server_says)
         return True
+
+    def _look_up(self, name: bytes) -> Found | None:
+        """What the map says at once; None: it has to be waited for, or can't tell."""
+        session = self.session
+        trail = session.trail
+        self._finding = finding = session.service.routing.find(
+            name, trail.client, trail.reached, session._driver
+        )
+        try:
+            finding.send(None)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        except MapError as error:
+            self._found = str(error)
+        return None
 
     def _server_lost(self, error: PerditionError) -> None:
         """It can't be connected to."""
@@ -267,7 +276,7 @@ class Quick:
         client.on_event, client.on_lost = session.step, session._client_lost
         if side is not None:
             side.on_lost = session._server_lost
-        if self._finding is None:
+        if self._found is None and self._finding is None:
             session.quick = None
         session.go_on(client.grammar, event)
 

@@ -42,6 +42,10 @@ class Poller(Protocol):
     def later(self) -> Callable[[Callable[[], None]], None]:
         """Calls something behind the batch of events under way."""
 
+    @property
+    def then_close(self) -> Callable[[Callable[[], None]], None]:
+        """Calls something behind all that is for `later`, of a large batch."""
+
     def add_reader(self, fd: int, callback: Callable[[], None], /) -> None:
         """Call it whenever `fd` can be read."""
 
@@ -417,8 +421,8 @@ class Relay:
         poller.forget(up.source.fileno())
         poller.forget(down.source.fileno())
         if poller.crowded:
-            poller.later(up.source.close)
-            poller.later(down.source.close)
+            poller.then_close(up.source.close)
+            poller.then_close(down.source.close)
         else:
             up.source.close()
             down.source.close()

@@ -52,6 +52,8 @@ class Routing:
         self.defaults = defaults
         self._reverse = reverse
         self.changes_names = rules.names.changes
+        # Whether the servers are `defaults` whoever it is.
+        self.is_fixed = lookups is None and not rules.client_names_server
         names = rules.names
         # With client_server_specification the domain is the server: it is not cut off.
         keep_domain = State.ALL & ~State.SERVERNAME_LOOKUP

@@ -246,6 +246,11 @@ class Side(Generic[G]):
             self.poller.add_writer(self.fd, self._shake)
 
     def _shake(self) -> None:
+        if self.poller.crowded:
+            self.poller.then_secure(self._shake)
+            return
+        if self.fd < 0:
+            return
         try:
             self.sock.tls.do_handshake()  # type: ignore[attr-defined] # it is a TlsSocket
         except ssl.SSLWantReadError:

@@ -58,6 +58,9 @@ class Stepped:
         "_coro", "_login_due", "_step", "_step_due", "_timed_out", "service", "since", "slot",
     )  # fmt: skip
 
+    _step: Step  # of the server that is tried,
+    _timed_out: bool  # and whether it let us wait until a deadline
+
     def __init__(self, service: Service) -> None:
         sweep, timeouts = service.sweep, service.timeouts
         self.service = service
@@ -65,8 +68,6 @@ class Stepped:
         self.since = now = sweep.now
         self._coro: Coroutine[Any, Any, None] | None = None
         self._step_due = 0  # sweep's second by which the server must have done its step
-        self._step = CONNECT
-        self._timed_out = False  # whether the last server let us wait until a deadline
         limit = timeouts.authenticate
         self._login_due = now + limit + 1 if limit else 0
         sweep.by(self, now + timeouts.soonest)
