@@ -84,7 +84,7 @@ class Session(Arrival):
     @property
     def over(self) -> bool:
         """Whether the session has ended."""
-        return self._coro is None and self.quick is None and self.relay is None
+        return self.quick is None and self._coro is None and self.relay is None
 
     def _client_lost(self, error: PerditionError) -> None:
         # A clean end while a login is under way may be half a close: the answer is still read.

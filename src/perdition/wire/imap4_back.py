@@ -43,11 +43,6 @@ _NOT_NOW = frozenset(
 )
 # 2.2's, and more than one connection can take.
 TAGS = tuple(b"flim0%c" % digit for digit in b"789abcdefghijklmnopqrstuvwxyz")
-_ID = (
-    '"x-originating-ip" "%s" "x-originating-port" "%s" "x-connected-ip" "%s" '
-    '"x-connected-port" "%s" "x-proxy-ttl" "%s" "x-session-id" "%s"'
-)
-
 _UPGRADES = (TlsUse.TLS, TlsUse.TLS_FORCE)
 _REMEMBERED = 2048  # bytes of a greeting, at most
 
@@ -75,7 +70,12 @@ def _read_greeting(line: bytes) -> tuple[bytes, bytes, _Words | None]:
 
 def id_command(tag: bytes, origin: Origin) -> bytes:
     """Say who the client is (Dovecot's fields of RFC 2971)."""
-    fields = _ID % (*origin.client, *origin.reached, origin.hops, origin.session)
+    client, reached = origin.client, origin.reached
+    fields = (
+        f'"x-originating-ip" "{client[0]}" "x-originating-port" "{client[1]}" '
+        f'"x-connected-ip" "{reached[0]}" "x-connected-port" "{reached[1]}" '
+        f'"x-proxy-ttl" "{origin.hops}" "x-session-id" "{origin.session}"'
+    )
     return b"%b ID (%b)\r\n" % (tag, fields.encode())
 
 
