@@ -39,7 +39,7 @@ def file_log(path: Path, **options: bool) -> Log:
 # -- the worker -----------------------------------------------------------------------------
 
 
-def test_clients_are_accepted_behind_a_large_batch(
+def test_no_client_is_accepted_once_another_socket_had_to_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     came: list[socket.SocketType] = []
@@ -55,18 +55,16 @@ def test_clients_are_accepted_behind_a_large_batch(
         ))  # fmt: skip
         worker._listen()
         clients = [socket.create_connection(door.getsockname()) for _ in range(3)]
-        accept = worker.poller._calls[door.fileno()]
-        worker.poller.crowded = True
-        accept()
-        assert came == []
         worker.poller.wait(0)
         assert len(came) == 3
         clients.append(socket.create_connection(door.getsockname()))
-        worker.poller.crowded = True
-        accept()
-        worker._drain(0)  # as another event of that batch says
+        worker._pause()
+        worker._accept(door, socket.AF_INET, None)
         worker.poller.wait(0)
         assert len(came) == 3
+        worker._accept_again()
+        worker.poller.wait(0)
+        assert len(came) == 4
         for each in (*clients, *came):
             each.close()
         worker.loop.close()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
 
+from perdition.session import poller as poller_module
 from perdition.session.attempts import Attempts
 from perdition.session.loop import Loop, session_of
 from perdition.session.poller import Poller
@@ -219,39 +221,107 @@ def test_a_large_batch_sends_behind_itself(pairs: Pairs) -> None:
     poller.close()
 
 
-def test_what_nobody_waits_for_comes_behind_what_is_sent(pairs: Pairs) -> None:
+def test_sockets_are_closed_behind_what_is_sent(pairs: Pairs) -> None:
     heard: list[str] = []
     faults: list[Exception] = []
     poller = Poller(failed=lambda error, call: faults.append(error), after=lambda crowded: None)
 
-    def say(word: str) -> None:
-        assert not poller.crowded
-        heard.append(word)
-        if word == "close":
-            poller.later(partial(heard.append, "late"))
-            raise ValueError("costs nobody else anything")
+    def close() -> None:
+        heard.append("close")
+        poller.later(partial(heard.append, "late"))
+        raise ValueError("costs nobody else anything")
 
     def readable(sock: socket.socket) -> None:
         sock.recv(1)
         if poller.crowded:
-            poller.then_secure(partial(say, "secure"))
-            poller.then_accept(partial(say, "accept"))
-            poller.then_close(partial(say, "close"))
-        poller.later(partial(say, "send"))
+            poller.then_close(close)
+        poller.later(partial(heard.append, "send"))
 
     for pair in pairs:
         for sock in pair:
             poller.add_reader(sock.fileno(), partial(readable, sock))
             sock.send(b"!")
     poller.wait(0)
-    kinds = ["send", "close", "accept", "secure", "late"]
-    assert heard == [word for word in kinds for _ in range(6)]
+    assert heard == ["send"] * 6 + ["close"] * 6 + ["late"] * 6
     assert len(faults) == 6
     del heard[:]
     pairs[0][0].send(b"!")
     poller.wait(0)
     assert heard == ["send"], "and nothing of the batch before"
     poller.close()
+
+
+def test_who_is_patient_is_called_when_nothing_else_is_there(
+    poller: Poller, pairs: Pairs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str] = []
+    (first, one), (second, two), (busy, other) = pairs
+    left = 3
+
+    def again() -> None:
+        nonlocal left
+        heard.append("busy")
+        left -= 1
+        if not left:
+            busy.recv(1)
+
+    def patient(name: str, sock: socket.socket) -> None:
+        heard.append(name)
+        sock.recv(1)
+
+    for name, sock in ("first", first), ("second", second):
+        poller.add_patient_reader(sock.fileno(), partial(patient, name, sock))
+    poller.add_reader(busy.fileno(), again)
+    monkeypatch.setattr(poller_module, "_MOMENT", 3600)
+    one.send(b"!")
+    other.send(b"!")
+    poller.wait(0)
+    two.send(b"!")
+    for _ in range(3):
+        poller.wait(0)
+    assert heard == ["busy", "busy", "busy", "first", "second"]
+    # Though there is always something else it is called after a moment.
+    monkeypatch.setattr(poller_module, "_MOMENT", 0.05)
+    del heard[:]
+    left = 1_000_000
+    one.send(b"!")
+    other.send(b"!")
+    started = time.monotonic()
+    while "first" not in heard and time.monotonic() < started + 5:
+        poller.wait(0)
+    assert 0.05 <= time.monotonic() - started < 1
+    # Nor is it called once it is not wanted any more.
+    two.send(b"!")
+    poller.wait(0)
+    poller.remove_reader(second.fileno())
+    del heard[:]
+    left = 1
+    for _ in range(3):
+        poller.wait(0)
+    assert heard == ["busy"]
+
+
+def test_of_many_patient_ones_not_all_are_called_at_once(
+    poller: Poller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller_module, "_BATCH", 3)
+    monkeypatch.setattr(poller_module, "_MOMENT", 0)
+    heard: list[str] = []
+    made = [socket.socketpair() for _ in range(8)]
+    for ours, theirs in made:
+        poller.add_patient_reader(ours.fileno(), partial(heard.append, "called"))
+        theirs.send(b"!")
+    for ours, theirs in made:  # all of them have been heard of, and are read by now
+        poller._has_time(ours.fileno(), partial(heard.append, "called"))
+        ours.recv(1)
+    called = [0]
+    for _ in range(3):
+        poller._dispatch(poller._epoll.poll(0))
+        called.append(len(heard))
+    assert called == [0, 3, 6, 8]
+    for pair in made:
+        for sock in pair:
+            sock.close()
 
 
 def test_whose_end_a_fault_is(poller: Poller, pairs: Pairs) -> None:

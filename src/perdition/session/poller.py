@@ -12,11 +12,14 @@ import select
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from itertools import islice
 
 _IN, _OUT = select.EPOLLIN, select.EPOLLOUT
 _BATCH = 64  # events fetched at once; what the first has to say may wait for the last
 _MORE = 256  # descriptors for which there is room at once
 _FEW = 4  # events of a batch whose callbacks may send as they go
+_MOMENT = 0.002  # seconds that who is patient waits at most
 
 Callback = Callable[[], None]
 
@@ -57,9 +60,10 @@ class Poller:
 
     While a batch is a large one `crowded` is true, and what is small is sent behind it, by `later`:
     who sleeps on the same machine is woken once by all that is there for him, and not by each
-    packet. A login is a quarter cheaper so. Behind that comes what nobody waits for, one kind after
-    the other: the others work meanwhile, and who has been hung up on may come again to be accepted
-    with the rest. That is another twentieth.
+    packet. A login is a quarter cheaper so. The sockets of such a batch are closed behind that.
+
+    Who is patient is called when there is nothing else to do, or after a moment: what begins waits
+    for what goes on, and then much of one kind comes at once. That is another tenth.
     """
 
     def __init__(
@@ -76,9 +80,12 @@ class Poller:
         # Calls something behind the batch under way, or ahead of the next.
         self.later: Callable[[Callback], None] = self._later.append
         self.crowded = False
-        # For callbacks of a large batch: what is to be called behind all that is for `later`.
-        self._kinds: tuple[list[Callback], ...] = ([], [], [])
-        self.then_close, self.then_accept, self.then_secure = (kind.append for kind in self._kinds)
+        # Calls something behind all that is for `later`; for callbacks of a large batch.
+        self._closing: list[Callback] = []
+        self.then_close: Callable[[Callback], None] = self._closing.append
+        self._patient: dict[int, Callback] = {}  # what is to be called when there is time, by fd
+        self._patience = 0.0  # until when that may be; monotonic
+        self._of_patient = 0  # events of the batch under way that are theirs
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -97,9 +104,10 @@ class Poller:
         else:
             self._after(False)  # for what has happened outside
         while not self._left:
-            events = self._epoll.poll(seconds, _BATCH)
+            is_busy = bool(self._patient)
+            events = self._epoll.poll(0 if is_busy else seconds, _BATCH)
             self._dispatch(events)
-            if not events:
+            if not (events or is_busy):
                 return
             if end is not None:
                 seconds = end - time.monotonic()
@@ -122,8 +130,13 @@ class Poller:
             self._epoll.register(fd, _IN)
         calls[fd] = callback
 
+    def add_patient_reader(self, fd: int, callback: Callback) -> None:
+        """The same, but it is called when no other socket has anything, or after a moment."""
+        self.add_reader(fd, partial(self._has_time, fd, callback))
+
     def remove_reader(self, fd: int) -> None:
         """Leave what comes in the kernel's buffer."""
+        self._patient.pop(fd, None)
         if self._known(fd) is not _nobody:
             port = self._port(fd)
             port.reader = None
@@ -147,12 +160,30 @@ class Poller:
         """Drop the callbacks of a descriptor that is closed next; the kernel forgets it then."""
         if fd < 0:
             return
+        if self._patient:
+            self._patient.pop(fd, None)
         try:
             self._calls[fd] = _nobody
         except IndexError:
             return
         if self._ports and (port := self._ports.pop(fd, None)) is not None:
             port.reader = port.writer = None
+
+    def _has_time(self, fd: int, callback: Callback) -> None:
+        """A patient one could read; the kernel says it again with each batch."""
+        self._of_patient += 1
+        if not self._patient:
+            self._patience = time.monotonic() + _MOMENT
+        self._patient[fd] = callback
+
+    def _add_rest(self, events: int) -> None:
+        """What comes behind all that is for `later`; who is patient does if nothing else came."""
+        self._later += self._closing
+        self._closing.clear()
+        patient = self._patient
+        if patient and (self._of_patient == events or time.monotonic() >= self._patience):
+            for fd in list(islice(patient, _BATCH)):
+                self.later(patient.pop(fd))
 
     def _known(self, fd: int) -> Callback:
         """What is called for `fd` now."""
@@ -189,15 +220,15 @@ class Poller:
         coming, waiting = iter(ready), iter(later)  # which a fault leaves where they are
         call = _nobody
         self.crowded = crowded = len(ready) > _FEW
+        self._of_patient = 0
         while True:
             try:
                 for fd, _ in coming:
                     call = calls[fd]
                     call()
                 self.crowded = False
-                for kind in self._kinds:
-                    later += kind
-                    kind.clear()
+                if self._closing or self._patient:
+                    self._add_rest(len(ready))
                 for call in waiting:  # and it may add others
                     call()
                 break

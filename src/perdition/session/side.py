@@ -239,25 +239,22 @@ class Side(Generic[G]):
         assert context is not None
         self.sock = TlsSocket(self.sock, context, server_name, server=server)
         if server:
-            self.poller.add_reader(self.fd, self._shake)
+            self.poller.add_patient_reader(self.fd, self._shake)
             self.reading = True
         else:
             # Not at once: the peer may be so quick that the handshake ends within the call.
             self.poller.add_writer(self.fd, self._shake)
 
     def _shake(self) -> None:
-        if self.poller.crowded:
-            self.poller.then_secure(self._shake)
-            return
         if self.fd < 0:
-            return
+            return  # closed by a neighbour in the batch
         try:
             self.sock.tls.do_handshake()  # type: ignore[attr-defined] # it is a TlsSocket
         except ssl.SSLWantReadError:
             self.poller.remove_writer(self.fd)
             if not self.reading:
                 self.reading = True
-                self.poller.add_reader(self.fd, self._shake)
+                self.poller.add_patient_reader(self.fd, self._shake)
             return
         except ssl.SSLWantWriteError:
             self.poller.add_writer(self.fd, self._shake)
