@@ -5,7 +5,7 @@
 It reads no command, looks nobody up, checks and counts nothing, writes no log and bears no fault.
 What is left is what the kernel, OpenSSL and the interpreter take for the same events: no proxy in
 Python can be cheaper. It is a floor, as HAProxy is, and not a proxy. Bytes are moved in the largest
-pieces that are any use.
+pieces that are any use, and what begins waits for what goes on, as with ours.
 """
 
 import gc
@@ -24,6 +24,7 @@ _STREAM, _NONBLOCK = socket.SOCK_STREAM, socket.SOCK_STREAM | socket.SOCK_NONBLO
 
 poll = select.epoll()
 callbacks: dict[int, Callable[[], None]] = {}
+patient: dict[int, Callable[[], None]] = {}  # what has its turn when nothing else is there
 buffer = memoryview(bytearray(32 * _SIZE))
 
 
@@ -52,10 +53,11 @@ class Session:
         else:
             self.tls = context._wrap_socket(self.client, True)  # type: ignore[attr-defined]
             self.read, self.write = self.tls.read, self.tls.write
-            callbacks[fd] = self.shake
+            patient[fd] = self.shake
 
     def shake(self) -> None:
         self.tls.do_handshake()
+        del patient[self.client_fd]
         self.greet()
 
     def greet(self) -> None:
@@ -132,6 +134,7 @@ class Session:
         poll.modify(sink, select.EPOLLOUT)
 
     def close(self) -> None:
+        patient.pop(self.client_fd, None)
         callbacks.pop(self.client_fd, None)
         if self.tls is not None:
             try:
@@ -152,19 +155,23 @@ def serve(listening: socket.socket, context: ssl.SSLContext | None) -> None:
             fd, _ = listening._accept()  # type: ignore[attr-defined]
             Session(fd, context)
 
-    callbacks[listening.fileno()] = accept
+    patient[listening.fileno()] = accept
     poll.register(listening.fileno(), select.EPOLLIN)
     gc.freeze()
     gc.disable()
     while True:
-        for fd, _ in poll.poll(-1, 256):
+        events = poll.poll(-1, 256)
+        calls = callbacks
+        if all(fd in patient for fd, _ in events):
+            calls = patient
+        for fd, _ in events:
             try:
-                if fd in callbacks:
-                    callbacks[fd]()
+                if fd in calls:
+                    calls[fd]()
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 pass
             except OSError as error:  # the load ends its idle sessions without a word
-                session = getattr(callbacks.get(fd), "__self__", None)
+                session = getattr(calls.get(fd), "__self__", None)
                 if session is None:
                     raise SystemExit(str(error)) from None
                 session.close()
