@@ -56,8 +56,9 @@ class Session:
             patient[fd] = self.shake
 
     def shake(self) -> None:
+        if patient.pop(self.client_fd, None) is not None:
+            callbacks[self.client_fd] = self.shake  # the second step is no beginning
         self.tls.do_handshake()
-        del patient[self.client_fd]
         self.greet()
 
     def greet(self) -> None:

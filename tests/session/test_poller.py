@@ -221,7 +221,7 @@ def test_a_large_batch_sends_behind_itself(pairs: Pairs) -> None:
     poller.close()
 
 
-def test_sockets_are_closed_behind_what_is_sent(pairs: Pairs) -> None:
+def test_what_is_closed_and_accepted_behind_what_is_sent(pairs: Pairs) -> None:
     heard: list[str] = []
     faults: list[Exception] = []
     poller = Poller(failed=lambda error, call: faults.append(error), after=lambda crowded: None)
@@ -234,6 +234,7 @@ def test_sockets_are_closed_behind_what_is_sent(pairs: Pairs) -> None:
     def readable(sock: socket.socket) -> None:
         sock.recv(1)
         if poller.crowded:
+            poller.then_accept(partial(heard.append, "accept"))
             poller.then_close(close)
         poller.later(partial(heard.append, "send"))
 
@@ -242,7 +243,7 @@ def test_sockets_are_closed_behind_what_is_sent(pairs: Pairs) -> None:
             poller.add_reader(sock.fileno(), partial(readable, sock))
             sock.send(b"!")
     poller.wait(0)
-    assert heard == ["send"] * 6 + ["close"] * 6 + ["late"] * 6
+    assert heard == ["send"] * 6 + ["close"] * 6 + ["accept"] * 6 + ["late"] * 6
     assert len(faults) == 6
     del heard[:]
     pairs[0][0].send(b"!")
@@ -311,7 +312,7 @@ def test_of_many_patient_ones_not_all_are_called_at_once(
     for ours, theirs in made:
         poller.add_patient_reader(ours.fileno(), partial(heard.append, "called"))
         theirs.send(b"!")
-    for ours, theirs in made:  # all of them have been heard of, and are read by now
+    for ours, _ in made:  # all of them have been heard of, and are read by now
         poller._has_time(ours.fileno(), partial(heard.append, "called"))
         ours.recv(1)
     called = [0]

@@ -114,7 +114,7 @@ class Worker:
             name = sock.getsockname()
             # A socket bound to one address knows where its clients arrive; others ask for each.
             reached = None if name[0] in ("::", "0.0.0.0") else address_of(name)
-            self.poller.add_patient_reader(
+            self.poller.add_reader(
                 sock.fileno(), partial(self._accept, sock, int(sock.family), reached)
             )
 
@@ -132,8 +132,11 @@ class Worker:
             self._failed(error)
 
     def _accept(self, listening: socket.socket, family: int, reached: Address | None) -> None:
+        if self.poller.crowded:
+            self.poller.then_accept(partial(self._accept, listening, family, reached))
+            return
         if not self.listening:
-            return  # another socket of the batch had to pause
+            return  # this batch had it stop
         for _ in range(ACCEPTS):
             try:
                 fd, peer = listening._accept()  # type: ignore[attr-defined] # not in typeshed

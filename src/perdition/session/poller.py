@@ -60,10 +60,11 @@ class Poller:
 
     While a batch is a large one `crowded` is true, and what is small is sent behind it, by `later`:
     who sleeps on the same machine is woken once by all that is there for him, and not by each
-    packet. A login is a quarter cheaper so. The sockets of such a batch are closed behind that.
+    packet. A login is a quarter cheaper so. Behind that its sockets are closed, then clients are
+    accepted, for who has just been hung up on may come again: that is another twentieth.
 
     Who is patient is called when there is nothing else to do, or after a moment: what begins waits
-    for what goes on, and then much of one kind comes at once. That is another tenth.
+    for what goes on, and then much of one kind comes at once.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class Poller:
         # Calls something behind the batch under way, or ahead of the next.
         self.later: Callable[[Callback], None] = self._later.append
         self.crowded = False
-        # Calls something behind all that is for `later`; for callbacks of a large batch.
+        # Call something behind all that is for `later`; for callbacks of a large batch.
         self._closing: list[Callback] = []
         self.then_close: Callable[[Callback], None] = self._closing.append
+        self._accepting: list[Callback] = []
+        self.then_accept: Callable[[Callback], None] = self._accepting.append
         self._patient: dict[int, Callback] = {}  # what is to be called when there is time, by fd
         self._patience = 0.0  # until when that may be; monotonic
         self._of_patient = 0  # events of the batch under way that are theirs
@@ -178,8 +181,9 @@ class Poller:
 
     def _add_rest(self, events: int) -> None:
         """What comes behind all that is for `later`; who is patient does if nothing else came."""
-        self._later += self._closing
-        self._closing.clear()
+        for kind in self._closing, self._accepting:
+            self._later += kind
+            kind.clear()
         patient = self._patient
         if patient and (self._of_patient == events or time.monotonic() >= self._patience):
             for fd in list(islice(patient, _BATCH)):
@@ -227,7 +231,7 @@ class Poller:
                     call = calls[fd]
                     call()
                 self.crowded = False
-                if self._closing or self._patient:
+                if self._closing or self._accepting or self._patient:
                     self._add_rest(len(ready))
                 for call in waiting:  # and it may add others
                     call()

@@ -239,6 +239,7 @@ class Side(Generic[G]):
         assert context is not None
         self.sock = TlsSocket(self.sock, context, server_name, server=server)
         if server:
+            # Of its two steps this is the dear one, and nobody is in the middle of anything.
             self.poller.add_patient_reader(self.fd, self._shake)
             self.reading = True
         else:
@@ -252,9 +253,8 @@ class Side(Generic[G]):
             self.sock.tls.do_handshake()  # type: ignore[attr-defined] # it is a TlsSocket
         except ssl.SSLWantReadError:
             self.poller.remove_writer(self.fd)
-            if not self.reading:
-                self.reading = True
-                self.poller.add_patient_reader(self.fd, self._shake)
+            self.reading = True
+            self.poller.add_reader(self.fd, self._shake)
             return
         except ssl.SSLWantWriteError:
             self.poller.add_writer(self.fd, self._shake)
