@@ -148,7 +148,8 @@ def _room(run: dict[str, Any]) -> str:
         kind = "plain" if key.endswith("plain") else "tls"
         above = sum(run["instructions"][kind].values()) - run["bare_instructions"][kind]
         left = above * (target - bare) / (ours - bare)
-        table.append([title, *map(number, (target, *costs, above, left))])
+        room = number(left) if left < above else "all"
+        table.append([title, *map(number, (target, *costs, above)), room])
     return _table(table)
 
 
