@@ -34,8 +34,8 @@ def _table(lines: list[list[str]]) -> str:
 
 def _agrees(median: float, figure: dict[str, float]) -> bool:
     """Compares what the page shows: a difference that is not printed is none."""
-    ours, noise = shown(figure["median"], figure["noise"]).split(" ± ")
-    return abs(Decimal(number(median)) - Decimal(ours)) <= Decimal(noise)
+    ours, _, noise = shown(**figure).partition(" ± ")
+    return abs(Decimal(number(median)) - Decimal(ours)) <= Decimal(noise or 0)
 
 
 def _medians_of(run: dict[str, Any]) -> dict[str, list[float | None]]:

@@ -218,6 +218,8 @@ def test_other_runs_agree_when_the_page_shows_no_difference() -> None:
     text = page.agreement(run)
     assert "3 other runs 2 of 3 ratios" in text
     assert "1 of 2 other medians" in text
+    target["is"] = {"median": 1.16, "noise": None}  # of a run of one round
+    assert "3 other runs 0 of 3 ratios" in page.agreement(run)
 
 
 def test_the_page_shows_the_run_that_it_names() -> None:
