@@ -164,7 +164,8 @@ def test_checks_under_way_have_a_bound() -> None:
 def test_over_an_upgrade_old_workers_ask_their_own_processes(
     dovecot: Dovecot, pam: Path, tmp_path: Path
 ) -> None:
-    with daemon(tmp_path / "p", pam, dovecot.port) as proxy:
+    with daemon(tmp_path / "p", pam, dovecot.port, "pam_processes 3") as proxy:
+        wait_for(lambda: len(helpers(proxy)) == 3, "not all have their title")
         old = helpers(proxy)
         with Lines.to(proxy.port) as client:
             client.hear()

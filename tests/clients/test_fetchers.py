@@ -126,12 +126,15 @@ def offlineimap(way: Way, program: str, password: str = "", status: int = 0) -> 
         "auth_mechanisms = PLAIN, LOGIN\n"
     )
     command = (program, "-o", "-1", "-c", way.folder / "offlineimaprc", "-u", "quiet")
-    try:
-        said, complaint = way.run(*command, status=status, patience=10)
-    except subprocess.TimeoutExpired:
-        # Once in hundreds of runs its threads wait for each other, without us between as well; it
-        # goes on where it was.
-        said, complaint = way.run(*command, status=status)
+    for patience in (8, 8, 8, 15):
+        # Now and then its threads wait for each other, without us between as well; it goes on where
+        # it was.
+        try:
+            said, complaint = way.run(*command, status=status, patience=patience)
+            break
+        except subprocess.TimeoutExpired:
+            if patience == 15:
+                raise
     return way.clean(said.decode()) + complaint
 
 
