@@ -62,8 +62,14 @@ class TlsSocket(socket.SocketType):
             return 0
 
     def send(self, data: Any, flags: int = 0, /) -> int:
-        """Return how many bytes went."""
+        """Return how many bytes went; with MSG_MORE the kernel may wait for others."""
+        if flags:
+            self.hold()
         return self.tls.write(data)  # type: ignore[no-any-return]
+
+    def hold(self, on: bool = True) -> None:
+        """Have the kernel wait for more before it sends less than a packet: 0.2 s at most."""
+        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
     def unwrap(self) -> None:
         """Say that no more comes; SSLWantReadError: said, and the peer has not said it yet."""
@@ -74,6 +80,7 @@ class TlsSocket(socket.SocketType):
         tls, self.tls = self.tls, None
         if tls is not None:
             try:
+                self.hold()  # the farewell is one packet with the end
                 tls.shutdown()
             except (OSError, ValueError):
                 pass  # gone already, not there yet, or the peer has not said farewell

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from perdition.route import Server
@@ -31,11 +31,11 @@ KICKED = "Session ended by the administrator"
 
 
 class Answers:
-    """The worker's side of the desk; `sessions` is the worker's set."""
+    """The worker's side of the desk; `sessions` are the worker's."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, poller: Poller, control: socket.socket,
-        service: Service, sessions: set[Session], *, number: int,
+        service: Service, sessions: Collection[Session], *, number: int,
     ) -> None:  # fmt: skip
         self.service = service
         self.sessions = sessions

@@ -33,21 +33,21 @@ class Sweep:
         if at is not None:
             if at.second <= second:
                 return
-            at.discard(thing)
+            del at[thing]
         if second <= self._last:
             second = self._last + 1
         slot = self._slots.get(second)
         if slot is None:
             slot = self._slots[second] = Slot(second)
         thing.slot = slot
-        slot.add(thing)
+        slot[thing] = None
 
     def forget(self, thing: Due) -> None:
         """Ask `thing` no more."""
         at = thing.slot
         if at is not None:
             thing.slot = None
-            at.discard(thing)
+            del at[thing]
 
     def _tick(self) -> None:
         self.loop.call_later(1, self._tick)
@@ -61,7 +61,7 @@ class Sweep:
     def _ask(self, slot: Slot, now: int) -> None:
         try:
             while slot:
-                thing = slot.pop()
+                thing, _ = slot.popitem()
                 thing.slot = None
                 again = thing.due(now)
                 if again:

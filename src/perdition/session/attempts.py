@@ -194,7 +194,7 @@ class Attempts(Stepped):
             self.trace.note(f"connects to {server}")
             back.shown = self.trace.shown("server", back.shown)
         self._timed_out = False
-        if not self._step_due:
+        if not self._tried:
             self._expect_connection(patience)
         return back
 
@@ -255,7 +255,7 @@ class Attempts(Stepped):
             self.service.health.leave(server)
 
     def _drop_server(self) -> None:
-        self._step_due = 0
+        self._tried = 0
         side, self.server = self.server, None
         if side is not None:
             if side.grammar is not None and not side.ended:

@@ -15,7 +15,8 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 
-_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
+_IN = select.EPOLLIN | select.EPOLLRDHUP  # both at once: with what is there the peer ends
+_OUT = select.EPOLLOUT
 _BATCH = 64  # events fetched at once; what the first has to say may wait for the last
 _MORE = 256  # descriptors for which there is room at once
 _FEW = 4  # events of a batch whose callbacks may send as they go
@@ -185,7 +186,7 @@ class Poller:
             self._later += kind
             kind.clear()
         patient = self._patient
-        if patient and (self._of_patient == events or time.monotonic() >= self._patience):
+        if patient and (self._of_patient >= events or time.monotonic() >= self._patience):
             for fd in list(islice(patient, _BATCH)):
                 self.later(patient.pop(fd))
 
@@ -227,9 +228,11 @@ class Poller:
         self._of_patient = 0
         while True:
             try:
-                for fd, _ in coming:
+                for fd, what in coming:
                     call = calls[fd]
                     call()
+                    if what == _IN and calls[fd] is call:
+                        call()
                 self.crowded = False
                 if self._closing or self._accepting or self._patient:
                     self._add_rest(len(ready))

@@ -287,7 +287,7 @@ class Flow:
     def _source_ended(self) -> None:
         relay = self.relay
         self.ended = _ENDED
-        if (relay.up.ended and relay.down.ended) or (self is relay.down and self._is_last_word()):
+        if relay.down.ended and self._is_last_word():
             relay.close("")
             return
         relay.means.poller.remove_reader(self.source.fileno())
@@ -302,12 +302,31 @@ class Flow:
         """
         relay = self.relay
         up = relay.up
-        if self.backlog or up.backlog or up.stuck:
+        if self.backlog and not self._send_rest():
+            return False
+        if up.ended:
+            return True
+        if up.backlog or up.stuck:
             return False
         if fcntl.ioctl(up.source.fileno(), termios.FIONREAD, _NOTHING) == _NOTHING:
             return True
         up.callback()
         return relay.closed
+
+    def _send_rest(self) -> bool:
+        """Send what waited for the end of a batch, as one packet with the end of the connection.
+
+        False: the sink does not take it all, and what it has not taken goes on waiting.
+        """
+        waited = self.backlog
+        try:
+            sent = self.sink.send(waited, socket.MSG_MORE)
+        except WANTS:
+            return False
+        except OSError:
+            sent = len(waited)  # the sink is gone
+        self.backlog = waited[sent:]
+        return sent == len(waited)
 
     def _end_sink(self) -> None:
         """Pass the end on. OpenSSL can't send its end without reading, and drops data it reads.

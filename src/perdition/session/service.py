@@ -39,8 +39,8 @@ class Due(Protocol):
         """Act if the time has come; return the second at which to ask again, 0 for never."""
 
 
-class Slot(set[Due]):
-    """What is due at one second."""
+class Slot(dict[Due, None]):
+    """What is due at one second: a set, but half the size of one."""
 
     __slots__ = ("second",)
 

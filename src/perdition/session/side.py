@@ -240,11 +240,28 @@ class Side(Generic[G]):
         self.sock = TlsSocket(self.sock, context, server_name, server=server)
         if server:
             # Of its two steps this is the dear one, and nobody is in the middle of anything.
-            self.poller.add_patient_reader(self.fd, self._shake)
+            self.poller.add_patient_reader(self.fd, self._shake_first)
             self.reading = True
         else:
             # Not at once: the peer may be so quick that the handshake ends within the call.
             self.poller.add_writer(self.fd, self._shake)
+
+    def _shake_first(self) -> None:
+        """Answer a client's hello."""
+        self._shake()
+        sock: Any = self.sock
+        if self.fd >= 0 and sock.tls.version() is None:
+            sock.hold()
+            self.poller.add_reader(self.fd, self._shake_last)
+
+    def _shake_last(self) -> None:
+        """Most likely the last step: its ticket is one packet with what follows in the batch."""
+        self._shake()
+        self.poller.later(self._let_go)
+
+    def _let_go(self) -> None:
+        if self.fd >= 0:
+            self.sock.hold(False)  # type: ignore[attr-defined] # it is a TlsSocket
 
     def _shake(self) -> None:
         if self.fd < 0:

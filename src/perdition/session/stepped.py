@@ -55,7 +55,7 @@ class Stepped:
     """The mover of one dialogue; who inherits writes the dialogue, and how it ends."""
 
     __slots__ = (
-        "_coro", "_login_due", "_step", "_step_due", "_timed_out", "service", "since", "slot",
+        "_coro", "_step", "_timed_out", "_tried", "service", "since", "slot",
     )  # fmt: skip
 
     _step: Step  # of the server that is tried,
@@ -67,10 +67,19 @@ class Stepped:
         self.slot: Slot | None = None  # the sweep's
         self.since = now = sweep.now
         self._coro: Coroutine[Any, Any, None] | None = None
-        self._step_due = 0  # sweep's second by which the server must have done its step
-        limit = timeouts.authenticate
-        self._login_due = now + limit + 1 if limit else 0
+        self._tried = 0  # sweep's second since when a server is tried; 0: none is
         sweep.by(self, now + timeouts.soonest)
+
+    @property
+    def _login_due(self) -> int:
+        """The sweep's second by which the client must be in; 0: it has all the time."""
+        limit = self.service.timeouts.authenticate
+        return self.since + limit + 1 if limit else 0
+
+    @property
+    def _step_due(self) -> int:
+        """The sweep's second by which the server must have done its step; 0: none is tried."""
+        return self._tried and self._tried + self.service.timeouts.server[self._step] + 1
 
     def _ended_by(self, error: PerditionError) -> None:
         """End because of what a peer did, or because of a deadline."""
@@ -123,39 +132,36 @@ class Stepped:
             if reached > self._step:
                 self._expect(reached)
             else:
-                self._step_due = 0
+                self._tried = 0
                 name = f"{self._step.name.lower()}_timeout"
                 self.step(None, ServerLost(DeadlineExpired(name)))
         return 0 if self._coro is None else self._next_due()
 
     def _next_due(self) -> int:
-        if self._login_due and self._step_due:
-            return min(self._login_due, self._step_due)
-        return self._login_due or self._step_due
+        login, step = self._login_due, self._step_due
+        return min(login, step) if login and step else login or step
 
     def _expect_connection(self, patience: float) -> None:
         """The server has to connect in time; after `patience`, in seconds, another address may."""
         if patience:  # from the moment when it begins to connect
             self.service.poller.later(partial(self._be_patient, patience, self._attempt()))
         self._step = CONNECT
-        service = self.service
-        self._step_due = due = service.sweep.now + service.timeouts.server[0] + 1
-        service.sweep.by(self, due)
+        sweep = self.service.sweep
+        self._tried = sweep.now
+        sweep.by(self, self._step_due)
 
     def _be_patient(self, seconds: float, attempt: object) -> None:
         self.service.loop.call_later(seconds, self._try_next, attempt)
 
     def _expect(self, step: Step) -> None:
         """The server has done what comes before `step`, which has its time from the start, too."""
-        seconds = self.service.timeouts.server
-        self._step_due += seconds[step] - seconds[self._step]
         self._step = step
         self.service.sweep.by(self, self._step_due)
 
     def _try_next(self, attempt: object) -> None:
         """An address was given its time; go on unless it has answered, or another is tried."""
         if attempt is self._attempt() and self._step_reached() is self._step is Step.CONNECT:
-            self._step_due = 0
+            self._tried = 0
             self.step(None, ServerLost(DeadlineExpired("connect_timeout")))
 
     async def _driver(self, awaitable: Awaitable[T]) -> T:
