@@ -5,7 +5,8 @@
 It reads no command, looks nobody up, checks and counts nothing, writes no log and bears no fault.
 What is left is what the kernel, OpenSSL and the interpreter take for the same events: no proxy in
 Python can be cheaper. It is a floor, as HAProxy is, and not a proxy. Bytes are moved in the largest
-pieces that are any use, and what begins waits for what goes on, as with ours.
+pieces that are any use, what begins waits for what goes on, and what is said last is one packet
+with the end, as with ours.
 """
 
 import gc
@@ -22,9 +23,12 @@ ACCEPTED = b"a OK You are so in\r\n"
 _SIZE = 16384  # a record of TLS
 _STREAM, _NONBLOCK = socket.SOCK_STREAM, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
+_READ = select.EPOLLIN | select.EPOLLRDHUP  # both at once: with what is there the peer ends
+
 poll = select.epoll()
 callbacks: dict[int, Callable[[], None]] = {}
 patient: dict[int, Callable[[], None]] = {}  # what has its turn when nothing else is there
+ending = False  # whether the peer who is read says no more
 buffer = memoryview(bytearray(32 * _SIZE))
 
 
@@ -45,7 +49,7 @@ class Session:
         self.client_fd = fd
         self.server: socket.SocketType | None = None
         self.tls: Any = None
-        poll.register(fd, select.EPOLLIN)
+        poll.register(fd, _READ)
         if context is None:
             self.read: Callable[..., Any] = self.client.recv
             self.write: Callable[..., Any] = self.client.send
@@ -58,8 +62,14 @@ class Session:
     def shake(self) -> None:
         if patient.pop(self.client_fd, None) is not None:
             callbacks[self.client_fd] = self.shake  # the second step is no beginning
+        else:
+            self.hold(True)  # its ticket is one packet with the greeting
         self.tls.do_handshake()
         self.greet()
+        self.hold(False)
+
+    def hold(self, on: bool) -> None:
+        self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
     def greet(self) -> None:
         callbacks[self.client_fd] = self.connect
@@ -74,7 +84,7 @@ class Session:
         self.server.connect_ex(backend)
         self.server_fd = self.server.fileno()
         callbacks[self.server_fd] = self.log_in
-        poll.register(self.server_fd, select.EPOLLIN)
+        poll.register(self.server_fd, _READ)
 
     def log_in(self) -> None:
         assert self.server is not None
@@ -108,6 +118,8 @@ class Session:
     def from_server(self) -> None:
         assert self.server is not None
         got = self.server.recv_into(buffer)
+        if ending and got:
+            self.hold(True)
         self.pass_on(got, self.server_fd, self.client_fd, self.write)
 
     def pass_on(self, got: int, source: int, sink: int, write: Callable[..., int]) -> None:
@@ -127,8 +139,8 @@ class Session:
             self.rest = self.rest[write(self.rest) :]
             if not self.rest:
                 callbacks[sink] = before
-                poll.modify(source, select.EPOLLIN)
-                poll.modify(sink, select.EPOLLIN)
+                poll.modify(source, _READ)
+                poll.modify(sink, _READ)
 
         callbacks[sink] = go_on
         poll.modify(source, 0)
@@ -139,6 +151,7 @@ class Session:
         callbacks.pop(self.client_fd, None)
         if self.tls is not None:
             try:
+                self.hold(True)
                 self.tls.shutdown()
             except OSError:
                 pass
@@ -150,6 +163,7 @@ class Session:
 
 def serve(listening: socket.socket, context: ssl.SSLContext | None) -> None:
     """Serves until the process ends."""
+    global ending  # noqa: PLW0603 - one process, one loop
 
     def accept() -> None:
         for _ in range(32):
@@ -165,10 +179,14 @@ def serve(listening: socket.socket, context: ssl.SSLContext | None) -> None:
         calls = callbacks
         if all(fd in patient for fd, _ in events):
             calls = patient
-        for fd, _ in events:
+        for fd, what in events:
+            ending = what == _READ
             try:
                 if fd in calls:
-                    calls[fd]()
+                    call = calls[fd]
+                    call()
+                    if ending and calls.get(fd) is call:
+                        call()
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 pass
             except OSError as error:  # the load ends its idle sessions without a word

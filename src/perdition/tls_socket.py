@@ -14,6 +14,7 @@ from typing import Any
 
 # What a socket, plain or under TLS, raises that would have to wait.
 WANTS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_TCP, _CORK = socket.IPPROTO_TCP, socket.TCP_CORK
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK  # spares asking for what it is already
 
 
@@ -69,7 +70,7 @@ class TlsSocket(socket.SocketType):
 
     def hold(self, on: bool = True) -> None:
         """Have the kernel wait for more before it sends less than a packet: 0.2 s at most."""
-        self.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
+        self.setsockopt(_TCP, _CORK, on)
 
     def unwrap(self) -> None:
         """Say that no more comes; SSLWantReadError: said, and the peer has not said it yet."""

@@ -136,10 +136,10 @@ def offlineimap(way: Way, program: str, password: str = "", status: int = 0) -> 
         f"ssl = {tls}\nstarttls = {starttls}\nsslcacertfile = {way.authority}\n"
         "auth_mechanisms = PLAIN, LOGIN\n"
     )
-    command = (program, "-o", "-1", "-c", str(way.folder / "offlineimaprc"), "-u", "quiet")
+    command = [program, "-o", "-1", "-c", str(way.folder / "offlineimaprc"), "-u", "quiet"]
     if way.mode == "starttls":
         (way.folder / "openssl.cnf").write_text(TLS_1_2)
-        command = ("env", f"OPENSSL_CONF={way.folder}/openssl.cnf", *command)
+        command = ["env", f"OPENSSL_CONF={way.folder}/openssl.cnf", *command]
     said, complaint = way.run(*command, status=status)
     return way.clean(said.decode()) + complaint
 

@@ -295,7 +295,7 @@ PLAYS: dict[str, dict[str, str]] = {
             {TALK}""",
         "kicked": f"{OPENED}\nkick ann\nclient < * BYE\nserver < LOGOUT",
         "kicked before the greeting": f"{ASKS}\nserver comes\nkick ann\nclient < * BYE",
-        "kicked without a login": "client < ready\nkick 127.0.0.1\nclient < * BYE",
+        "kicked without a login": "client < ready\nlog Connect\nkick 127.0.0.1\nclient < * BYE",
         "kicked when it is in": f"{USUAL}\nkick ann\nclient ends",
         "traced": "trace ann\nother comes\nother < ready\nother: a LOGIN ann secret\n"
         f"{GREETS}\nserver < secret\nserver: flim07 OK in\nother < a OK\ntrace ann --stop",
@@ -343,7 +343,7 @@ PLAYS: dict[str, dict[str, str]] = {
         "waited for": USUAL,
         "the client goes on": f"{ASKS}\nclient: b NOOP\n{GREETS}\n"
         f"server < secret\nserver: flim07 OK in\nserver < b NOOP\n{TALK}",
-        "the client resets": f"{ASKS}\nclient resets\nlookups 1",
+        "the client resets": f"{ASKS}\nwho ann\nclient resets\nlookups 1",
         "the client ends": f"{ASKS}\nclient ends\n{GREETS}\nserver < secret\n"
         "server: flim07 OK in\nclient < a OK",
         "kicked": f"{ASKS}\nwho ann\nkick ann\nclient < * BYE\nlookups 1",

@@ -10,7 +10,8 @@
                                     stranger: a client that does not trust our certificate;
                                     mute: one that connects, and says nothing
     log Auth:.*ok                   a line of the log matches
-    who ann / kick ann / trace ann  what `perditionctl` asks, and what it answers
+    who ann / kick ann / trace ann  what `perditionctl` asks, and what it answers; the first two
+                                    wait until somebody is meant
     lookups 1                       so many look-ups are over
     servers                         what is known of each server
     until 2: client < * BYE         no later than that many seconds from now, as any step
@@ -243,6 +244,7 @@ class Stage(Daemon):
         elif word == "log":
             self._logged(rest, 1)
         elif word in ("who", "kick"):
+            wait_for(lambda: rows(ask(self.control, verb="who", match=rest)), f"nobody is {rest}")
             for row in rows(ask(self.control, verb=word, match=rest)):
                 answers.append({
                     key: masked(str(row.get(key)))

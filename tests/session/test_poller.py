@@ -83,6 +83,37 @@ def test_a_descriptor_used_again_within_the_batch(poller: Poller, pairs: Pairs) 
         sock.close()
 
 
+def test_who_ends_with_what_is_said_is_read_twice_in_the_batch(
+    poller: Poller, pairs: Pairs
+) -> None:
+    (first, its), (second, other), (third, far) = pairs
+    heard: list[bytes] = []
+    poller.add_reader(first.fileno(), lambda: heard.append(first.recv(10)))
+
+    def once() -> None:
+        heard.append(second.recv(10))
+        poller.add_reader(second.fileno(), lambda: heard.append(b"another"))
+
+    def close() -> None:
+        heard.append(third.recv(10))
+        poller.forget(third.fileno())
+        third.close()
+
+    poller.add_reader(second.fileno(), once)
+    poller.add_reader(third.fileno(), close)
+    its.send(b"first")
+    poller.wait(0)
+    assert heard == [b"first"]
+    del heard[:]
+    for sock, word in ((its, b"last"), (other, b"replaced"), (far, b"closed")):
+        sock.send(word)
+        sock.shutdown(socket.SHUT_WR)
+    events = poller._epoll.poll(0)
+    poller._dispatch(events)
+    assert len(events) == 3
+    assert heard == [b"last", b"", b"replaced", b"closed"]
+
+
 def test_reading_and_writing_come_and_go(poller: Poller, pairs: Pairs) -> None:
     ours, theirs = pairs[0]
     fd, heard = ours.fileno(), list[str]()

@@ -13,8 +13,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
+from typing import Any
 
 import pytest
+from tests.servers.packets import hasten, received
 from tests.servers.tls import contexts_for, shake
 
 from perdition.session import poller
@@ -28,10 +30,12 @@ TLS_PAIRS = list(product((False, True), repeat=2))
 
 
 @pytest.fixture(autouse=True, params=["few", "crowd"])
-def batches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def crowded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Each test twice: small chunks are sent at once, or behind the batch of events."""
-    if request.param == "crowd":
+    is_crowd: bool = request.param == "crowd"
+    if is_crowd:
         monkeypatch.setattr(poller, "_FEW", -1)
+    return is_crowd
 
 
 @pytest.fixture(scope="module")
@@ -360,6 +364,97 @@ def test_a_server_that_ends_still_gets_what_the_client_had_sent(
     client.sendall(b"z" * 1000)
     go_on.set()
     assert drink(server, 1000) == b"z" * 1000
+
+
+def new_relay(poller: Poller, client: socket.SocketType, server: socket.SocketType) -> Relay:
+    """A relay that a test turns by hand."""
+    buffer = memoryview(bytearray(131072))
+    relay = Relay(Means(poller, Seconds(), buffer, Pipe(), idle=0), client, server, Owner())
+    relay.down.start(server.fileno(), b"", b"")
+    relay.up.start(client.fileno(), b"", b"")
+    return relay
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_last_words_and_the_end_of_a_server_are_one_packet(
+    poller: Poller, contexts: tuple[ssl.SSLContext, ssl.SSLContext], tls: bool, crowded: bool
+) -> None:
+    client, front = pair(tls, contexts)
+    server, back = pair(False, contexts)
+    hasten(front)
+    relay = new_relay(poller, front, back)
+    if tls:
+        client.setblocking(False)
+        with pytest.raises(ssl.SSLWantReadError):
+            client.recv(1)  # the tickets
+        client.settimeout(15)
+    server.sendall(b"bye")
+    server.shutdown(socket.SHUT_WR)
+    assert select.select([back], [], [], 5)[0]
+    before, _ = received(client)
+    poller._dispatch(poller._epoll.poll(5))
+    assert relay.closed
+    assert client.recv(100) == b"bye"
+    assert client.recv(100) == b""
+    assert received(client)[0] - before == (1 if crowded else 2)
+    client.close()
+    server.close()
+
+
+def test_last_words_that_the_client_has_no_room_for_are_not_lost(poller: Poller) -> None:
+    client, front = tcp_pair()
+    server, back = tcp_pair()
+    for sock in front, back:
+        sock.setblocking(False)
+    filler = 0
+    while select.select([], [front], [], 0.1)[1]:  # until it takes no more
+        filler += front.send(bytes(65536))
+    with pytest.raises(BlockingIOError):
+        while True:
+            filler += front.send(b"\0")
+    relay = new_relay(poller, front, back)
+    server.sendall(b"bye")
+    server.shutdown(socket.SHUT_WR)
+    assert select.select([back], [], [], 5)[0]
+    poller.wait(0)
+    assert not relay.closed
+    client.settimeout(5)
+    drink(client, filler)
+    poller.wait(1)
+    assert drink(client, 3) == b"bye"
+    assert client.recv(1) == b""
+    client.close()
+    poller.wait(1)
+    assert relay.closed
+    server.close()
+
+
+class Miser(socket.SocketType):
+    """A socket that takes two bytes at a time."""
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        return super().send(data[:2], flags)
+
+
+def test_last_words_of_which_the_client_takes_a_part_go_on(poller: Poller) -> None:
+    client, front = tcp_pair()
+    server, back = tcp_pair()
+    miser = Miser(fileno=front.detach())
+    for sock in miser, back:
+        sock.setblocking(False)
+    relay = new_relay(poller, miser, back)
+    server.sendall(b"good bye")
+    server.shutdown(socket.SHUT_WR)
+    assert select.select([back], [], [], 5)[0]
+    for _ in range(5):
+        poller.wait(0)
+    client.settimeout(5)
+    assert drink(client, 8) == b"good bye"
+    assert client.recv(1) == b""
+    client.close()
+    poller.wait(1)
+    assert relay.closed
+    server.close()
 
 
 def test_large_chunks_do_not_overtake_what_the_end_of_the_server_found(

@@ -7,9 +7,12 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from tests.servers.packets import hasten, received
+from tests.servers.tls import contexts_for
 
 from perdition.errors import PeerGone, PerditionError
 from perdition.session import poller as poller_module
@@ -158,6 +161,82 @@ def test_a_handshake_whose_session_has_ended_in_the_batch(
     assert [str(error) for error in ears.lost] == ["wrong version number"]
     side._shake()
     assert len(ears.lost) == 1
+
+
+class Client:
+    """A TLS client of a side, on a connection of TCP; `side` greets it."""
+
+    def __init__(self, poller: Poller, curve: str = "") -> None:
+        ours, theirs = contexts_for("localhost")
+        if curve:
+            ours.set_ecdh_curve(curve)
+        with socket.create_server(("127.0.0.1", 0)) as door:
+            plain = socket.create_connection(door.getsockname())
+            sock = door.accept()[0]
+        sock.setblocking(False)
+        hasten(sock)
+        self.lost: list[PerditionError] = []
+        self.poller = poller
+        self.side: Side[Any] = Side(poller, sock, self._secured, self.lost.append)
+        self.side.start_tls(ours, None, server=True)
+        plain.setblocking(False)
+        self.sock = theirs.wrap_socket(
+            plain, server_hostname="localhost", do_handshake_on_connect=False
+        )
+
+    def _secured(self, sock: object) -> None:
+        self.side.send(b"* OK hello\r\n")
+
+    def step(self) -> bool:
+        """Go on with the handshake at both ends; whether the client's is through."""
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self.poller.wait(0)
+            assert select.select([self.sock], [], [], 0)[0], "an answer is there at once"
+            return False
+        return True
+
+    def hears(self) -> bytes:
+        """What is there at once, behind the tickets."""
+        with suppress(ssl.SSLWantReadError):
+            return self.sock.recv(100)
+        return self.sock.recv(100)
+
+    def close(self) -> None:
+        self.side.close()
+        self.sock.close()
+
+
+@pytest.mark.parametrize("few", [-1, 4])
+def test_a_ticket_and_what_follows_are_one_packet(
+    poller: Poller, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller_module, "_FEW", few)
+    client = Client(poller)
+    while not client.step():
+        pass
+    _, before = received(client.sock)
+    poller.wait(0)
+    assert received(client.sock)[1] == before + 1
+    assert client.hears() == b"* OK hello\r\n"
+    assert client.sock.session is not None
+    assert client.sock.session.has_ticket
+    client.side.send(b"more\r\n")
+    assert client.hears() == b"more\r\n", "at once"
+    client.close()
+
+
+def test_a_handshake_with_a_step_more_is_not_held_up(poller: Poller) -> None:
+    client = Client(poller, "secp521r1")  # which no client guesses
+    steps = 1
+    while not client.step():
+        steps += 1
+    poller.wait(0)
+    assert steps == 3
+    assert client.hears() == b"* OK hello\r\n"
+    assert not client.lost
+    client.close()
 
 
 def test_a_peer_that_is_gone_ahead_of_its_handshake(poller: Poller, ears: Ears) -> None:

@@ -248,22 +248,21 @@ class Side(Generic[G]):
 
     def _shake_first(self) -> None:
         """Answer a client's hello."""
-        self._shake()
-        sock: Any = self.sock
-        if self.fd >= 0 and sock.tls.version() is None:
-            sock.hold()
-            self.poller.add_reader(self.fd, self._shake_last)
+        self._shake(self._shake_last)
 
     def _shake_last(self) -> None:
-        """Most likely the last step: its ticket is one packet with what follows in the batch."""
-        self._shake()
-        self.poller.later(self._let_go)
-
-    def _let_go(self) -> None:
+        """Most likely the last step: its ticket is one packet with the greeting behind it."""
         if self.fd >= 0:
-            self.sock.hold(False)  # type: ignore[attr-defined] # it is a TlsSocket
+            self._hold(True)
+            self._shake()
+            self.poller.later(partial(self._hold, False))
 
-    def _shake(self) -> None:
+    def _hold(self, on: bool) -> None:
+        if self.fd >= 0:
+            self.sock.hold(on)  # type: ignore[attr-defined] # it is a TlsSocket
+
+    def _shake(self, then: Callable[[], None] | None = None) -> None:
+        """Go on with the handshake; by `then` when the peer has said more."""
         if self.fd < 0:
             return  # closed by a neighbour in the batch
         try:
@@ -271,7 +270,7 @@ class Side(Generic[G]):
         except ssl.SSLWantReadError:
             self.poller.remove_writer(self.fd)
             self.reading = True
-            self.poller.add_reader(self.fd, self._shake)
+            self.poller.add_reader(self.fd, then or self._shake)
             return
         except ssl.SSLWantWriteError:
             self.poller.add_writer(self.fd, self._shake)
