@@ -70,7 +70,10 @@ class TlsSocket(socket.SocketType):
 
     def hold(self, on: bool = True) -> None:
         """Have the kernel wait for more before it sends less than a packet: 0.2 s at most."""
-        self.setsockopt(_TCP, _CORK, on)
+        try:
+            self.setsockopt(_TCP, _CORK, on)
+        except OSError:
+            pass  # what inetd gives us need not be TCP
 
     def unwrap(self) -> None:
         """Say that no more comes; SSLWantReadError: said, and the peer has not said it yet."""

@@ -164,17 +164,16 @@ def test_a_handshake_whose_session_has_ended_in_the_batch(
 
 
 class Client:
-    """A TLS client of a side, on a connection of TCP; `side` greets it."""
+    """A TLS client of a side that greets it."""
 
-    def __init__(self, poller: Poller, curve: str = "") -> None:
+    def __init__(
+        self, poller: Poller, ends: tuple[socket.socket, socket.socket], curve: str = ""
+    ) -> None:
         ours, theirs = contexts_for("localhost")
         if curve:
             ours.set_ecdh_curve(curve)
-        with socket.create_server(("127.0.0.1", 0)) as door:
-            plain = socket.create_connection(door.getsockname())
-            sock = door.accept()[0]
+        plain, sock = ends
         sock.setblocking(False)
-        hasten(sock)
         self.lost: list[PerditionError] = []
         self.poller = poller
         self.side: Side[Any] = Side(poller, sock, self._secured, self.lost.append)
@@ -208,12 +207,21 @@ class Client:
         self.sock.close()
 
 
+def tcp() -> tuple[socket.socket, socket.socket]:
+    """A client's and our end of a connection."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        theirs = socket.create_connection(door.getsockname())
+        ours = door.accept()[0]
+    hasten(ours)
+    return theirs, ours
+
+
 @pytest.mark.parametrize("few", [-1, 4])
 def test_a_ticket_and_what_follows_are_one_packet(
     poller: Poller, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(poller_module, "_FEW", few)
-    client = Client(poller)
+    client = Client(poller, tcp())
     while not client.step():
         pass
     _, before = received(client.sock)
@@ -228,7 +236,7 @@ def test_a_ticket_and_what_follows_are_one_packet(
 
 
 def test_a_handshake_with_a_step_more_is_not_held_up(poller: Poller) -> None:
-    client = Client(poller, "secp521r1")  # which no client guesses
+    client = Client(poller, tcp(), "secp521r1")  # which no client guesses
     steps = 1
     while not client.step():
         steps += 1
@@ -236,6 +244,15 @@ def test_a_handshake_with_a_step_more_is_not_held_up(poller: Poller) -> None:
     assert steps == 3
     assert client.hears() == b"* OK hello\r\n"
     assert not client.lost
+    client.close()
+
+
+def test_a_handshake_over_what_is_not_tcp(poller: Poller) -> None:
+    client = Client(poller, socket.socketpair())
+    while not client.step():
+        pass
+    poller.wait(0)
+    assert client.hears() == b"* OK hello\r\n"
     client.close()
 
 
