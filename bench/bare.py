@@ -38,6 +38,10 @@ class Socket(socket.SocketType):
     __slots__ = ("__weakref__",)
 
 
+def wait() -> None:
+    """Nothing is read."""
+
+
 class Session:
     """One client; each method is what is done when something comes in that state."""
 
@@ -62,11 +66,15 @@ class Session:
     def shake(self) -> None:
         if patient.pop(self.client_fd, None) is not None:
             callbacks[self.client_fd] = self.shake  # the second step is no beginning
-        else:
-            self.hold(True)  # its ticket is one packet with the greeting
-        self.tls.do_handshake()
-        self.greet()
-        self.hold(False)
+            self.tls.do_handshake()
+            self.greet()
+            return
+        self.hold(True)  # its ticket is one packet with the greeting
+        try:
+            self.tls.do_handshake()
+            self.greet()
+        finally:
+            self.hold(False)
 
     def hold(self, on: bool) -> None:
         self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
@@ -118,9 +126,15 @@ class Session:
     def from_server(self) -> None:
         assert self.server is not None
         got = self.server.recv_into(buffer)
-        if ending and got:
+        write = self.write
+        if ending and self.tls is None:
+            write = self.write_last
+        elif ending:
             self.hold(True)
-        self.pass_on(got, self.server_fd, self.client_fd, self.write)
+        self.pass_on(got, self.server_fd, self.client_fd, write)
+
+    def write_last(self, data: memoryview) -> int:
+        return self.client.send(data, socket.MSG_MORE)
 
     def pass_on(self, got: int, source: int, sink: int, write: Callable[..., int]) -> None:
         if not got:
@@ -133,16 +147,16 @@ class Session:
         if sent == got:
             return
         self.rest = memoryview(bytes(buffer[sent:got]))
-        before = callbacks[sink]
+        before = callbacks[sink], callbacks[source]
 
         def go_on() -> None:
             self.rest = self.rest[write(self.rest) :]
             if not self.rest:
-                callbacks[sink] = before
+                callbacks[sink], callbacks[source] = before
                 poll.modify(source, _READ)
                 poll.modify(sink, _READ)
 
-        callbacks[sink] = go_on
+        callbacks[sink], callbacks[source] = go_on, wait
         poll.modify(source, 0)
         poll.modify(sink, select.EPOLLOUT)
 

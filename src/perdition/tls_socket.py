@@ -63,7 +63,7 @@ class TlsSocket(socket.SocketType):
             return 0
 
     def send(self, data: Any, flags: int = 0, /) -> int:
-        """Return how many bytes went; with MSG_MORE the kernel may wait for others."""
+        """Return how many bytes went; with MSG_MORE they are held until the end."""
         if flags:
             self.hold()
         return self.tls.write(data)  # type: ignore[no-any-return]
@@ -83,8 +83,8 @@ class TlsSocket(socket.SocketType):
         """Say farewell, if TLS is up and the socket takes it, and hang up; may be called twice."""
         tls, self.tls = self.tls, None
         if tls is not None:
+            self.hold()  # the farewell is one packet with the end
             try:
-                self.hold()  # the farewell is one packet with the end
                 tls.shutdown()
             except (OSError, ValueError):
                 pass  # gone already, not there yet, or the peer has not said farewell

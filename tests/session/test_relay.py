@@ -366,13 +366,37 @@ def test_a_server_that_ends_still_gets_what_the_client_had_sent(
     assert drink(server, 1000) == b"z" * 1000
 
 
-def new_relay(poller: Poller, client: socket.SocketType, server: socket.SocketType) -> Relay:
+@contextmanager
+def turned(poller: Poller, client: socket.SocketType, server: socket.SocketType) -> Iterator[Relay]:
     """A relay that a test turns by hand."""
-    buffer = memoryview(bytearray(131072))
-    relay = Relay(Means(poller, Seconds(), buffer, Pipe(), idle=0), client, server, Owner())
-    relay.down.start(server.fileno(), b"", b"")
-    relay.up.start(client.fileno(), b"", b"")
-    return relay
+    pipe, buffer = Pipe(), memoryview(bytearray(131072))
+    relay = Relay(Means(poller, Seconds(), buffer, pipe, idle=0), client, server, Owner())
+    for flow in relay.down, relay.up:
+        flow.source.setblocking(False)
+        flow.start(flow.source.fileno(), b"", b"")
+    yield relay
+    relay.close("")
+    pipe.close()
+
+
+def say_last(server: socket.socket, back: socket.SocketType, words: bytes) -> None:
+    """Say something and end, and wait until both are there."""
+    server.sendall(words)
+    server.shutdown(socket.SHUT_WR)
+    poll = select.poll()
+    poll.register(back, select.POLLRDHUP)
+    assert poll.poll(5000)
+
+
+class Miser(socket.SocketType):
+    """A socket that takes at most so many bytes at a time."""
+
+    takes = 2
+
+    def send(self, data: Any, flags: int = 0, /) -> int:
+        if not self.takes:
+            raise BlockingIOError
+        return super().send(data[: self.takes], flags)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
@@ -382,79 +406,60 @@ def test_last_words_and_the_end_of_a_server_are_one_packet(
     client, front = pair(tls, contexts)
     server, back = pair(False, contexts)
     hasten(front)
-    relay = new_relay(poller, front, back)
-    if tls:
-        client.setblocking(False)
-        with pytest.raises(ssl.SSLWantReadError):
-            client.recv(1)  # the tickets
-        client.settimeout(15)
-    server.sendall(b"bye")
-    server.shutdown(socket.SHUT_WR)
-    assert select.select([back], [], [], 5)[0]
-    before, _ = received(client)
-    poller._dispatch(poller._epoll.poll(5))
-    assert relay.closed
-    assert client.recv(100) == b"bye"
-    assert client.recv(100) == b""
-    assert received(client)[0] - before == (1 if crowded else 2)
-    client.close()
-    server.close()
+    with client, server, turned(poller, front, back) as relay:
+        if tls:
+            client.setblocking(False)
+            with pytest.raises(ssl.SSLWantReadError):
+                client.recv(1)  # the tickets
+            client.settimeout(15)
+        say_last(server, back, b"bye")
+        before, _ = received(client)
+        poller._dispatch(poller._epoll.poll(5))
+        assert relay.closed
+        assert client.recv(100) == b"bye"
+        assert client.recv(100) == b""
+        assert received(client)[0] - before == (1 if crowded else 2)
 
 
-def test_last_words_that_the_client_has_no_room_for_are_not_lost(poller: Poller) -> None:
-    client, front = tcp_pair()
-    server, back = tcp_pair()
-    for sock in front, back:
-        sock.setblocking(False)
-    filler = 0
-    while select.select([], [front], [], 0.1)[1]:  # until it takes no more
-        filler += front.send(bytes(65536))
-    with pytest.raises(BlockingIOError):
-        while True:
-            filler += front.send(b"\0")
-    relay = new_relay(poller, front, back)
-    server.sendall(b"bye")
-    server.shutdown(socket.SHUT_WR)
-    assert select.select([back], [], [], 5)[0]
-    poller.wait(0)
-    assert not relay.closed
+@pytest.mark.parametrize("half_closes", [False, True])
+def test_last_words_that_the_client_has_no_room_for_are_not_lost(
+    poller: Poller, half_closes: bool, crowded: bool
+) -> None:
+    (client, front), (server, back) = tcp_pair(), tcp_pair()
     client.settimeout(5)
-    drink(client, filler)
-    poller.wait(1)
-    assert drink(client, 3) == b"bye"
-    assert client.recv(1) == b""
-    client.close()
-    poller.wait(1)
-    assert relay.closed
-    server.close()
-
-
-class Miser(socket.SocketType):
-    """A socket that takes two bytes at a time."""
-
-    def send(self, data: Any, flags: int = 0, /) -> int:
-        return super().send(data[:2], flags)
-
-
-def test_last_words_of_which_the_client_takes_a_part_go_on(poller: Poller) -> None:
-    client, front = tcp_pair()
-    server, back = tcp_pair()
-    miser = Miser(fileno=front.detach())
-    for sock in miser, back:
-        sock.setblocking(False)
-    relay = new_relay(poller, miser, back)
-    server.sendall(b"good bye")
-    server.shutdown(socket.SHUT_WR)
-    assert select.select([back], [], [], 5)[0]
-    for _ in range(5):
+    full = Miser(fileno=front.detach())
+    with client, server, turned(poller, full, back) as relay:
+        full.takes = 0
+        say_last(server, back, b"bye")
         poller.wait(0)
+        if half_closes:  # and goes on reading
+            client.shutdown(socket.SHUT_WR)
+            poller.wait(0)
+        assert not relay.closed
+        full.takes = 100
+        poller.wait(0)
+        poller.wait(0)
+        assert client.recv(10) == b"bye"
+        assert client.recv(1) == b""
+        assert relay.closed == (half_closes or not crowded)
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_last_words_of_which_the_client_takes_a_part_go_on(
+    poller: Poller, half_closed: bool, crowded: bool
+) -> None:
+    (client, front), (server, back) = tcp_pair(), tcp_pair()
     client.settimeout(5)
-    assert drink(client, 8) == b"good bye"
-    assert client.recv(1) == b""
-    client.close()
-    poller.wait(1)
-    assert relay.closed
-    server.close()
+    with client, server, turned(poller, Miser(fileno=front.detach()), back) as relay:
+        if half_closed:
+            client.shutdown(socket.SHUT_WR)
+            poller.wait(0)
+        say_last(server, back, b"good bye")
+        for _ in range(5):
+            poller.wait(0)
+        assert drink(client, 8) == b"good bye"
+        assert client.recv(1) == b""
+        assert relay.closed == (half_closed or not crowded)
 
 
 def test_large_chunks_do_not_overtake_what_the_end_of_the_server_found(

@@ -58,7 +58,7 @@ class Worker:
     def __init__(self, orders: Orders) -> None:
         self.orders = orders
         self.log = orders.log
-        self.sessions: dict[Session, None] = {}  # half the size of a set
+        self.sessions: dict[Session, None] = {}  # grows by less at a time than a set
         self.refused = 0
         # Made once: a method of its own would be with each session as long as it lasts.
         self._when_ended = self._ended

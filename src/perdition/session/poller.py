@@ -15,7 +15,8 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 
-_IN = select.EPOLLIN | select.EPOLLRDHUP  # both at once: with what is there the peer ends
+_IN = select.EPOLLIN | select.EPOLLRDHUP
+_LAST = _IN  # both at once: with what is there the peer ends
 _OUT = select.EPOLLOUT
 _BATCH = 64  # events fetched at once; what the first has to say may wait for the last
 _MORE = 256  # descriptors for which there is room at once
@@ -89,7 +90,6 @@ class Poller:
         self.then_accept: Callable[[Callback], None] = self._accepting.append
         self._patient: dict[int, Callback] = {}  # what is to be called when there is time, by fd
         self._patience = 0.0  # until when that may be; monotonic
-        self._of_patient = 0  # events of the batch under way that are theirs
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -119,7 +119,10 @@ class Poller:
                     return
 
     def add_reader(self, fd: int, callback: Callback) -> None:
-        """Call `callback` whenever `fd` can be read, or has failed; replaces an earlier one."""
+        """Call `callback` whenever `fd` can be read, or has failed; replaces an earlier one.
+
+        If the peer ends with what is there it is called twice in a row, unless it is replaced.
+        """
         if self._ports and (port := self._ports.get(fd)) is not None:
             port.reader = callback
             self._settle(port)
@@ -175,7 +178,6 @@ class Poller:
 
     def _has_time(self, fd: int, callback: Callback) -> None:
         """A patient one could read; the kernel says it again with each batch."""
-        self._of_patient += 1
         if not self._patient:
             self._patience = time.monotonic() + _MOMENT
         self._patient[fd] = callback
@@ -186,7 +188,7 @@ class Poller:
             self._later += kind
             kind.clear()
         patient = self._patient
-        if patient and (self._of_patient >= events or time.monotonic() >= self._patience):
+        if patient and (len(patient) >= events or time.monotonic() >= self._patience):
             for fd in list(islice(patient, _BATCH)):
                 self.later(patient.pop(fd))
 
@@ -225,13 +227,12 @@ class Poller:
         coming, waiting = iter(ready), iter(later)  # which a fault leaves where they are
         call = _nobody
         self.crowded = crowded = len(ready) > _FEW
-        self._of_patient = 0
         while True:
             try:
                 for fd, what in coming:
                     call = calls[fd]
                     call()
-                    if what == _IN and calls[fd] is call:
+                    if what == _LAST and calls[fd] is call:
                         call()
                 self.crowded = False
                 if self._closing or self._accepting or self._patient:

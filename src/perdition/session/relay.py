@@ -287,7 +287,7 @@ class Flow:
     def _source_ended(self) -> None:
         relay = self.relay
         self.ended = _ENDED
-        if relay.down.ended and self._is_last_word():
+        if relay.down.ended and relay.is_over():
             relay.close("")
             return
         relay.means.poller.remove_reader(self.source.fileno())
@@ -295,29 +295,8 @@ class Flow:
         if not self.backlog:
             self._end_sink()
 
-    def _is_last_word(self) -> bool:
-        """Whether nothing is under way between the two, now that the server has ended.
-
-        Then the session ends at once, as without us: there is nobody who could answer the client.
-        """
-        relay = self.relay
-        up = relay.up
-        if self.backlog and not self._send_rest():
-            return False
-        if up.ended:
-            return True
-        if up.backlog or up.stuck:
-            return False
-        if fcntl.ioctl(up.source.fileno(), termios.FIONREAD, _NOTHING) == _NOTHING:
-            return True
-        up.callback()
-        return relay.closed
-
-    def _send_rest(self) -> bool:
-        """Send what waited for the end of a batch, as one packet with the end of the connection.
-
-        False: the sink does not take it all, and what it has not taken goes on waiting.
-        """
+    def send_rest(self) -> bool:
+        """Send what waits, as one packet with the end of the connection; whether it took it all."""
         waited = self.backlog
         try:
             sent = self.sink.send(waited, socket.MSG_MORE)
@@ -335,7 +314,10 @@ class Flow:
         way. A client is told at once: what it sends to a server that has ended is lost anyway,
         and the session ends with the first byte that OpenSSL drops, so that no gap arises.
         """
-        if not isinstance(self.sink, TlsSocket):
+        relay = self.relay
+        if relay.up.ended and relay.down.ended and not relay.down.backlog:
+            relay.close("")
+        elif not isinstance(self.sink, TlsSocket):
             self._shut()
         elif self is self.relay.down:
             self.tell_tls()
@@ -409,6 +391,20 @@ class Relay:
     def other(self, flow: Flow) -> Flow:
         """The flow against `flow`."""
         return self.down if flow is self.up else self.up
+
+    def is_over(self) -> bool:
+        """Whether nothing is under way any more, now that the server has ended.
+
+        Then the session ends at once, as without us: there is nobody who could answer the client.
+        """
+        up, down = self.up, self.down
+        if not up.ended:
+            if up.backlog or up.stuck:
+                return False
+            if fcntl.ioctl(up.source.fileno(), termios.FIONREAD, _NOTHING) != _NOTHING:
+                up.callback()
+                return self.closed
+        return not down.backlog or down.send_rest()
 
     def due(self, now: int) -> int:
         """Close if idle for too long; return the second at which to ask again, 0 for never."""

@@ -40,7 +40,7 @@ class Due(Protocol):
 
 
 class Slot(dict[Due, None]):
-    """What is due at one second: a set, but half the size of one."""
+    """What is due at one second: a set, but it grows by less at a time."""
 
     __slots__ = ("second",)
 

@@ -248,14 +248,13 @@ class Side(Generic[G]):
 
     def _shake_first(self) -> None:
         """Answer a client's hello."""
-        self._shake(self._shake_last)
+        self._shake(self._shake_held)
 
-    def _shake_last(self) -> None:
+    def _shake_held(self) -> None:
         """Most likely the last step: its ticket is one packet with the greeting behind it."""
-        if self.fd >= 0:
-            self._hold(True)
-            self._shake()
-            self.poller.later(partial(self._hold, False))
+        self._hold(True)
+        self._shake(self._shake_held)
+        self.poller.later(partial(self._hold, False))  # behind the greeting
 
     def _hold(self, on: bool) -> None:
         if self.fd >= 0:

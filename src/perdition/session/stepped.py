@@ -79,7 +79,8 @@ class Stepped:
     @property
     def _step_due(self) -> int:
         """The sweep's second by which the server must have done its step; 0: none is tried."""
-        return self._tried and self._tried + self.service.timeouts.server[self._step] + 1
+        tried = self._tried
+        return tried + self.service.timeouts.server[self._step] + 1 if tried else 0
 
     def _ended_by(self, error: PerditionError) -> None:
         """End because of what a peer did, or because of a deadline."""
