@@ -1,4 +1,4 @@
-"""How many packets a TCP connection has received, as the kernel counts them (linux/tcp.h)."""
+"""TCP connections, and the packets that one has received by the kernel's count (linux/tcp.h)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import socket
 import struct
 
 _SEGS_IN, _DATA_SEGS_IN = 140, 152  # where they stand in `struct tcp_info`
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a TCP connection over loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        near = socket.create_connection(listening.getsockname())
+        far, _ = listening.accept()
+    return near, far
 
 
 def hasten(sock: socket.SocketType) -> None:

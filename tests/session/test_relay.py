@@ -16,7 +16,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from tests.servers.packets import hasten, received
+from tests.servers.packets import hasten, received, tcp_pair
 from tests.servers.tls import contexts_for, shake
 
 from perdition.session import poller
@@ -42,14 +42,6 @@ def crowded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """A server's and a client's context that trust each other."""
     return contexts_for("localhost")
-
-
-def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Both ends of a TCP connection over loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        near = socket.create_connection(listening.getsockname())
-        far, _ = listening.accept()
-    return near, far
 
 
 def pair(
@@ -465,36 +457,27 @@ def test_last_words_of_which_the_client_takes_a_part_go_on(
 def test_large_chunks_do_not_overtake_what_the_end_of_the_server_found(
     poller: Poller,
 ) -> None:
-    client, front = tcp_pair()
-    server, back = tcp_pair()
-    pipe = Pipe()
-    means = Means(poller, Seconds(), memoryview(bytearray(131072)), pipe, idle=0)
-    relay = Relay(means, front, back, Owner())
-    for sock, flow in ((front, relay.up), (back, relay.down)):
-        sock.setblocking(False)
-        flow.start(sock.fileno(), b"", b"")
-    server.settimeout(5)
-    while relay.up.callback is relay.up:  # until it comes in large chunks
-        before = relay.up.count
-        client.sendall(bytes(relay.up.most))
-        poller.wait(5)
-        drink(server, relay.up.count - before)
-    client.sendall(b"first ")
-    server.shutdown(socket.SHUT_WR)
-    assert select.select([front], [], [], 5)[0]
-    assert select.select([back], [], [], 5)[0]
-    poller.crowded = True  # the end of the server is an event of a large batch, ahead of the other
-    relay.down()
-    client.sendall(b"second")
-    assert select.select([front], [], [], 5)[0]
-    relay.up.callback()
-    poller.crowded = False
-    poller.wait(0)
-    assert drink(server, 12) == b"first second"
-    for sock in (client, server):
-        sock.close()
-    relay.close("")
-    pipe.close()
+    (client, front), (server, back) = tcp_pair(), tcp_pair()
+    with client, server, turned(poller, front, back) as relay:
+        server.settimeout(5)
+        while relay.up.callback is relay.up:  # until it comes in large chunks
+            before = relay.up.count
+            client.sendall(bytes(relay.up.most))
+            poller.wait(5)
+            drink(server, relay.up.count - before)
+        client.sendall(b"first ")
+        server.shutdown(socket.SHUT_WR)
+        assert select.select([front], [], [], 5)[0]
+        assert select.select([back], [], [], 5)[0]
+        # The end of the server is an event of a large batch, ahead of the other.
+        poller.crowded = True
+        relay.down()
+        client.sendall(b"second")
+        assert select.select([front], [], [], 5)[0]
+        relay.up.callback()
+        poller.crowded = False
+        poller.wait(0)
+        assert drink(server, 12) == b"first second"
 
 
 def test_idle_ends_it_and_traffic_defers_it() -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from tests.servers.packets import hasten, received
+from tests.servers.packets import hasten, received, tcp_pair
 from tests.servers.tls import contexts_for
 
 from perdition.errors import PeerGone, PerditionError
@@ -207,21 +207,13 @@ class Client:
         self.sock.close()
 
 
-def tcp() -> tuple[socket.socket, socket.socket]:
-    """A client's and our end of a connection."""
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        theirs = socket.create_connection(door.getsockname())
-        ours = door.accept()[0]
-    hasten(ours)
-    return theirs, ours
-
-
 @pytest.mark.parametrize("few", [-1, 4])
 def test_a_ticket_and_what_follows_are_one_packet(
     poller: Poller, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(poller_module, "_FEW", few)
-    client = Client(poller, tcp())
+    client = Client(poller, tcp_pair())
+    hasten(client.side.sock)
     while not client.step():
         pass
     _, before = received(client.sock)
@@ -236,7 +228,8 @@ def test_a_ticket_and_what_follows_are_one_packet(
 
 
 def test_a_handshake_with_a_step_more_is_not_held_up(poller: Poller) -> None:
-    client = Client(poller, tcp(), "secp521r1")  # which no client guesses
+    client = Client(poller, tcp_pair(), "secp521r1")  # which no client guesses
+    hasten(client.side.sock)
     steps = 1
     while not client.step():
         steps += 1
@@ -257,9 +250,7 @@ def test_a_handshake_over_what_is_not_tcp(poller: Poller) -> None:
 
 
 def test_a_peer_that_is_gone_ahead_of_its_handshake(poller: Poller, ears: Ears) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        theirs = socket.create_connection(door.getsockname())
-        ours = door.accept()[0]
+    theirs, ours = tcp_pair()
     ours.setblocking(False)
     side: Side[Any] = Side(poller, ours, ears.events.append, ears.lost.append)
     poller.crowded = True

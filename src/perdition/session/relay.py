@@ -160,21 +160,27 @@ class Flow:
 
     def _send_backlog(self) -> None:
         """Send what waited for the end of a batch, unless the relay has ended meanwhile."""
-        waited = self.backlog
-        if not waited:
+        if not self.backlog:
             return
-        try:
-            sent = self.sink.send(waited)
-        except WANTS:
-            sent = 0
-        except OSError:
-            sent = len(waited)  # the sink is gone: reading tells, behind what it has said last
-        if sent < len(waited):
-            self._hold(bytes(waited[sent:]))
-            return
-        self.backlog = b""
-        if self.ended:
+        if not self.offer():
+            self._hold(bytes(self.backlog))
+        elif self.ended:
             self._end_sink()
+
+    def offer(self, flags: int = 0) -> bool:
+        """Send what waits; whether the sink took it all, or is gone.
+
+        That it is gone reading tells, behind what it has said last.
+        """
+        waited = self.backlog
+        try:
+            sent = self.sink.send(waited, flags)
+        except WANTS:
+            return False
+        except OSError:
+            sent = len(waited)
+        self.backlog = waited[sent:]
+        return sent == len(waited)
 
     def send_last(self) -> None:
         """Send what the sink takes of what waits, as the relay ends."""
@@ -295,18 +301,6 @@ class Flow:
         if not self.backlog:
             self._end_sink()
 
-    def send_rest(self) -> bool:
-        """Send what waits, as one packet with the end of the connection; whether it took it all."""
-        waited = self.backlog
-        try:
-            sent = self.sink.send(waited, socket.MSG_MORE)
-        except WANTS:
-            return False
-        except OSError:
-            sent = len(waited)  # the sink is gone
-        self.backlog = waited[sent:]
-        return sent == len(waited)
-
     def _end_sink(self) -> None:
         """Pass the end on. OpenSSL can't send its end without reading, and drops data it reads.
 
@@ -319,7 +313,7 @@ class Flow:
             relay.close("")
         elif not isinstance(self.sink, TlsSocket):
             self._shut()
-        elif self is self.relay.down:
+        elif self is relay.down:
             self.tell_tls()
 
     def tell_tls(self) -> None:
@@ -404,7 +398,7 @@ class Relay:
             if fcntl.ioctl(up.source.fileno(), termios.FIONREAD, _NOTHING) != _NOTHING:
                 up.callback()
                 return self.closed
-        return not down.backlog or down.send_rest()
+        return not down.backlog or down.offer(socket.MSG_MORE)  # one packet with the end
 
     def due(self, now: int) -> int:
         """Close if idle for too long; return the second at which to ask again, 0 for never."""

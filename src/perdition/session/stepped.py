@@ -54,9 +54,7 @@ class ServerLost(Exception):
 class Stepped:
     """The mover of one dialogue; who inherits writes the dialogue, and how it ends."""
 
-    __slots__ = (
-        "_coro", "_step", "_timed_out", "_tried", "service", "since", "slot",
-    )  # fmt: skip
+    __slots__ = ("_coro", "_step", "_timed_out", "_tried", "service", "since", "slot")
 
     _step: Step  # of the server that is tried,
     _timed_out: bool  # and whether it let us wait until a deadline
