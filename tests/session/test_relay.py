@@ -139,8 +139,8 @@ class Running:
 
     def start(self, to_server: bytes = b"", to_client: bytes = b"") -> None:
         up, down = self.relay.up, self.relay.down
-        self.loop.call_soon(down.start, down.source.fileno(), b"", to_client)
-        self.loop.call_soon(up.start, up.source.fileno(), b"", to_server)
+        self.loop.call_soon(down.start, (b"", to_client))
+        self.loop.call_soon(up.start, (b"", to_server))
         self.thread.start()
 
     def _run(self) -> None:
@@ -365,7 +365,7 @@ def turned(poller: Poller, client: socket.SocketType, server: socket.SocketType)
     relay = Relay(Means(poller, Seconds(), buffer, pipe, idle=0), client, server, Owner())
     for flow in relay.down, relay.up:
         flow.source.setblocking(False)
-        flow.start(flow.source.fileno(), b"", b"")
+        flow.start()
     yield relay
     relay.close("")
     pipe.close()
@@ -491,8 +491,8 @@ def test_idle_ends_it_and_traffic_defers_it() -> None:
     pipe = Pipe()
     means = Means(loop.poller, seconds, memoryview(bytearray(131072)), pipe, idle=10)
     relay = Relay(means, front, back, owner)
-    relay.up.start(front.fileno(), b"", b"")
-    relay.down.start(back.fileno(), b"", b"")
+    relay.up.start()
+    relay.down.start()
     assert relay.due(9) == 10
     seconds.now = 9
     server.sendall(b"!")

@@ -258,7 +258,7 @@ def make_service(
         health=Health(config.server_retry, _share(config.server_connection_limit, config)),
         sources=Sources(config.outgoing_address) if config.outgoing_address else None,
         timeouts=_timeouts(config),
-        first_due=min(filter(None, (config.timeout, config.connect_relog)), default=0),
+        first_due=_first_due(config),
         keepalive=config.tcp_keepalive,
         log_dialogue=config.connection_logging and config.debug,
     )  # fmt: skip
@@ -312,6 +312,12 @@ def make_routing(
 def _share(limit: int, config: Config) -> int:
     """One worker's part of a limit, rounded up."""
     return -(-limit // (config.workers or len(os.sched_getaffinity(0))))
+
+
+def _first_due(config: Config) -> int:
+    """Seconds after a login, if that is ahead of when a session is asked anyway."""
+    first = min(filter(None, (config.timeout, config.connect_relog)), default=0)
+    return first if first < _timeouts(config).soonest else 0
 
 
 def _timeouts(config: Config) -> Timeouts:

@@ -5,6 +5,7 @@ Invariant: who is counted in at an address is counted out once, with the login o
 
 from __future__ import annotations
 
+import socket
 from ipaddress import ip_address
 
 from perdition import metrics, proxy_header
@@ -27,7 +28,7 @@ class Arrival(Attempts):
     client: Side[Front]
     _arrival: int  # the place where it counts as not logged in; 0: it does not
 
-    def _be_quick(self, terms: FrontTerms, shortcuts: Shortcuts) -> None:
+    def _be_quick(self, sock: socket.SocketType, terms: FrontTerms, shortcuts: Shortcuts) -> None:
         """Greet a client with whom all is usual up to now, behind a handshake if there is one."""
         raise AssertionError
 
@@ -35,7 +36,7 @@ class Arrival(Attempts):
         """End the session ahead of a login."""
         raise AssertionError
 
-    def _begin_at_once(self) -> bool:
+    def _begin_at_once(self, sock: socket.SocketType) -> bool:
         """Begin the handshake, or greet the client, if all is usual; else do nothing."""
         service, trail = self.service, self.trail
         shortcuts = service.shortcuts
@@ -45,7 +46,7 @@ class Arrival(Attempts):
         if host is None or not self._arrive():
             return False
         trail.connected()
-        self._be_quick(service.front_terms(host), shortcuts)
+        self._be_quick(sock, service.front_terms(host), shortcuts)
         return True
 
     async def _greet(self, refuse: int) -> Front | None:
@@ -71,7 +72,7 @@ class Arrival(Attempts):
             host = service.greeting_host(reached) or reached
         terms = service.front_terms(host)
         if not (refuse or crowded or service.shortcuts is None or service.traces.wanted):
-            self._be_quick(terms, service.shortcuts)
+            self._be_quick(client.sock, terms, service.shortcuts)
             return None
         front = service.front(terms)
         if service.log_dialogue:

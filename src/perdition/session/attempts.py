@@ -6,8 +6,8 @@ Invariant: at most one server is connected, and one whose answer was not yes is 
 
 from __future__ import annotations
 
+import socket
 import time
-from typing import Any
 
 from perdition import metrics, proxy_header
 from perdition.errors import DeadlineExpired, PeerGone, PerditionError
@@ -25,8 +25,7 @@ from perdition.session.stepped import (
     next_step,
 )
 from perdition.session.tracing import Trace
-from perdition.session.trail import Trail, dialogue_log
-from perdition.tls_socket import TlsSocket
+from perdition.session.trail import Trail, dialogue_log, secure_word
 from perdition.wire.base import Accepted, Back, Login, Reason, Refused, StartTls
 
 # What another server of the same user may do better.
@@ -79,7 +78,8 @@ class Attempts(Stepped):
         for server in alive:
             outcome, secure = await self._try_server(server, for_server)
             if isinstance(outcome, Accepted):
-                self._answers(login, server, secure)
+                self.answers(server)
+                self._verdict(login, str(server), None, secure)
                 return outcome
             refused = outcome
             self._verdict(login, str(server), refused.reason, secure)
@@ -89,12 +89,10 @@ class Attempts(Stepped):
                 break
         return refused
 
-    def _answers(self, login: Login, server: Server, secure: str) -> None:
-        """The server has let the user in; logged."""
-        service = self.service
-        if service.health.works(server):
-            service.log.notice(f"server {server} answers again")
-        self._verdict(login, str(server), None, secure)
+    def answers(self, server: Server) -> None:
+        """The server has let the user in; logged if that is news."""
+        if self.service.health.works(server):
+            self.service.log.notice(f"server {server} answers again")
 
     async def _try_server(self, server: Server, login: Login) -> tuple[Accepted | Refused, str]:
         """Log in at the first address of a server that answers; and how secure it was."""
@@ -128,7 +126,7 @@ class Attempts(Stepped):
                     outcome = await self._upgrade(side, back, server)
             except ServerLost as lost:
                 outcome = self._lost_server(back, lost.error)
-            secure = secure_word(side, service.back_terms.tls)
+            secure = secure_word(side.sock, service.back_terms.tls)
             if isinstance(outcome, Accepted):
                 if number > 1:
                     service.resolver.prefer(server, address)
@@ -168,10 +166,13 @@ class Attempts(Stepped):
         """Begin a connection; OSError when there is no socket for it."""
         service, (family, where) = self.service, address
         sock = dial.open_socket(family, service.sources, keepalive=service.keepalive)
-        side: Side[Back] = Side(service.poller, sock, self.step, self._server_lost)
+        side = self.server = self.approach(sock)
         side.connect(where)
-        self.server = side
         return side
+
+    def approach(self, sock: socket.SocketType) -> Side[Back]:
+        """What a server is to the dialogue."""
+        return Side(self.service.poller, sock, self.step, self._server_lost)
 
     async def _resolve(self, server: Server) -> tuple[dial.SockAddress, ...]:
         """The addresses of a server; none, logged, when the resolver knows none."""
@@ -273,10 +274,3 @@ def _patience(number: int, first: int, last: int) -> float:
     if number <= first:
         return NEXT_ADDRESS
     return NEXT_AGAIN if number < last else 0.0
-
-
-def secure_word(side: Side[Any], use: TlsUse) -> str:
-    """How the log says whether a connection is encrypted."""
-    if not isinstance(side.sock, TlsSocket):
-        return "plaintext"
-    return "ssl" if use is TlsUse.SSL else "starttls"

@@ -106,11 +106,11 @@ class Health:
     def answered(self, server: Server, seconds: float) -> None:
         """The server accepted or refused a login, so long after the connection was begun."""
         tally = self._tallies.get(server) or self._tally(server)
-        tally.answers += 1
-        if tally.answers == 1:
-            tally.seconds = seconds
-        else:
+        if tally.answers:
             tally.seconds += (seconds - tally.seconds) * _WEIGHT
+        else:
+            tally.seconds = seconds
+        tally.answers += 1
 
     def disappointed(self, server: Server) -> None:
         """The server did not answer a login."""

@@ -19,13 +19,12 @@ from perdition.errors import DeadlineExpired, MapError, PeerGone, PerditionError
 from perdition.protocols import TlsUse
 from perdition.route import Server
 from perdition.session.arrival import Arrival
-from perdition.session.attempts import secure_word
 from perdition.session.quick import Quick
-from perdition.session.relay import IDLE, Relay
+from perdition.session.relay import IDLE, Relay, Waiting
 from perdition.session.service import Service
 from perdition.session.side import Side
 from perdition.session.stepped import next_step
-from perdition.session.trail import Address, Trail, plain_host
+from perdition.session.trail import Address, Trail, plain_host, secure_word
 from perdition.tls_socket import TlsSocket
 from perdition.username import State
 from perdition.wire.base import (
@@ -67,17 +66,19 @@ class Session(Arrival):
         self.ended = ended
         self.at = self.quick = self.server = self.trace = None
         self.relay: Relay | None = None
-        self.client = Side(service.poller, sock, self.step, self._client_lost)
+        self.client = None  # type: ignore[assignment] # as long as `quick` does without
         self.trail = Trail(service.log, service.trail_terms, peer, reached)
         self.complete = False  # whether the client logged in, or left of its own will
         self._arrival = 0
         self._counted = (0, 0)  # relayed bytes that the metrics have heard of, up and down
         try:
-            if not refuse and self._begin_at_once():
+            if not refuse and self._begin_at_once(sock):
                 return
         except Exception as error:  # one of five doors: a fault of ours costs one session
+            self.client = self.client or self.meet(sock)
             self.fault(error)
             return
+        self.client = self.meet(sock)
         self._coro = self._dialogue(refuse)
         self.step(None)
 
@@ -85,6 +86,17 @@ class Session(Arrival):
     def over(self) -> bool:
         """Whether the session has ended."""
         return self.quick is None and self._coro is None and self.relay is None
+
+    @property
+    def sock(self) -> socket.SocketType:
+        """The client's, with TLS if there is."""
+        if self.relay is not None:
+            return self.relay.up.source
+        return self.quick.sock if self.client is None else self.client.sock
+
+    def meet(self, sock: socket.SocketType) -> Side[Front]:
+        """What a client is to the dialogue."""
+        return Side(self.service.poller, sock, self.step, self._client_lost)
 
     def _client_lost(self, error: PerditionError) -> None:
         # A clean end while a login is under way may be half a close: the answer is still read.
@@ -95,7 +107,10 @@ class Session(Arrival):
     def _crashed(self) -> None:
         if self.relay is not None:
             self.relay.close("internal error")
-        elif self.client is not None:
+            return
+        if self.quick is not None:
+            self.quick.stand_back()
+        if self.client is not None:
             self._finish("internal error")
 
     # -- the dialogue -----------------------------------------------------------------------
@@ -119,9 +134,9 @@ class Session(Arrival):
         else:
             self._finish(str(error))
 
-    def _be_quick(self, terms: FrontTerms, shortcuts: Shortcuts) -> None:
-        quick = self.quick = Quick(self, terms, shortcuts)
-        if self.service.listen_tls is TlsUse.SSL and not isinstance(self.client.sock, TlsSocket):
+    def _be_quick(self, sock: socket.SocketType, terms: FrontTerms, shortcuts: Shortcuts) -> None:
+        quick = self.quick = Quick(self, sock, terms, shortcuts)
+        if self.service.listen_tls is TlsUse.SSL and not isinstance(sock, TlsSocket):
             quick.secure()
         else:
             quick.greet()
@@ -193,9 +208,14 @@ class Session(Arrival):
             meter.login(None, time.monotonic() - started)
             if penalties is not None and known:
                 penalties.forgive(key)
-            assert self.server is not None
             front.accepted(outcome)
-            self._hand_over(front.take(), front.unread(), self.server.grammar.unread())
+            client, server = self.client, self.server
+            assert server is not None
+            self._hand_over(
+                client.sock, server.sock, client.ended,
+                (client.release() + front.take(), server.grammar.unread()),
+                (server.release(), front.unread()),
+            )  # fmt: skip
             return None
         meter.login(outcome.reason, time.monotonic() - started)
         if penalties is not None and not outcome.reason.is_temporary:
@@ -252,7 +272,7 @@ class Session(Arrival):
     def _verdict(
         self, login: Login, server: str, failure: Reason | None, server_secure: str = "plaintext"
     ) -> None:
-        client_secure = secure_word(self.client, self.service.listen_tls)
+        client_secure = secure_word(self.sock, self.service.listen_tls)
         self.trail.verdict(login, client_secure, server_secure, server, failure)
         if self.trace is not None:
             status = "ok" if failure is None else f"failed: {failure.value}"
@@ -272,36 +292,39 @@ class Session(Arrival):
 
     # -- the end ----------------------------------------------------------------------------
 
-    def _hand_over(self, reply: bytes, to_server: bytes, to_client: bytes) -> None:
-        """Tell the client that it is in; what either side sent too early goes to the other."""
-        service, client, server = self.service, self.client, self.server
-        assert server is not None
+    def _hand_over(
+        self, client: socket.SocketType, server: socket.SocketType, has_ended: bool,
+        to_client: Waiting, to_server: Waiting,
+    ) -> None:  # fmt: skip
+        """Tell the client, which may have ended already, that it is in."""
+        service = self.service
         self._arrived()
         if self.trace is not None:
             self.trace.logged_in()
         self.complete = True
-        relay = self.relay = Relay(service.relaying, client.sock, server.sock, self)
+        relay = self.relay = Relay(service.relaying, client, server, self)
         self._coro = None
         self.client = self.server = None  # type: ignore[assignment]
-        relay.up.ended = int(client.ended)
+        relay.up.ended = int(has_ended)
         if service.trail_terms.connect_relog:
             self.trail.said_at = relay.active
         if service.first_due:
             service.sweep.by(self, relay.active + service.first_due)
-        relay.down.start(server.fd, client.release() + reply, to_client)
+        relay.down.start(to_client)
         if not relay.closed:
-            relay.up.start(client.fd, server.release(), to_server)
+            relay.up.start(to_server)
 
     def due(self, now: int) -> int:
         """Act on the deadline that has come, of the dialogue or of the relay."""
         relay, trail = self.relay, self.trail
         if relay is None:
             if self.quick is not None and self._coro is None:
-                due = self._next_due()
+                due = self._deadline()
                 if not due or now < due:
-                    return due
+                    return self._ask_again(now)
                 self.quick.give_up()
-            return super().due(now)
+            again = super().due(now)
+            return again if self.relay is None else now + 1
         if trail.relog_at and now >= trail.relog_at:
             trail.relog(now)
             self._count_bytes(relay.up.count, relay.down.count)

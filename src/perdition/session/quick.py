@@ -5,29 +5,34 @@ coroutine, no grammar for the server (what its words mean is remembered from the
 none for the client either if the first that it says is a login. All else (other servers, failed
 logins, deadlines, ends, STARTTLS) is in `login` and `attempts`, which go on from where this has
 come to: `give_up`. What a protocol knows at a glance is in its `perdition.wire.base.Shortcuts`.
+As long as nothing waits to be sent a bare socket does: a `Side` is made of it when it takes one.
 Invariant: peers, log and counts see what they would see without this.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import socket
 import time
 from collections.abc import Coroutine, Generator
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from perdition import metrics
-from perdition.errors import MapError, PerditionError
-from perdition.session.dial import SockAddress
+from perdition.errors import MapError, PeerGone, PerditionError
+from perdition.session.dial import SockAddress, open_socket
 from perdition.session.routing import Found
-from perdition.session.side import READ_SIZE
+from perdition.session.side import BEGUN, READ_SIZE, Side, untaken
 from perdition.session.stepped import ServerLost
+from perdition.session.trail import secure_word
 from perdition.tls_socket import WANTS, TlsSocket
 from perdition.wire.base import (
     REMEMBERED,
     Accepted,
     Back,
     Event,
+    Front,
     FrontTerms,
     Login,
     Origin,
@@ -43,12 +48,16 @@ class Quick:
 
     __slots__ = (
         "_finding", "_found", "_has_greeted", "_heard", "_login", "_lost", "_origin", "_said",
-        "_shortcuts", "_tag", "_terms", "_waits", "address", "session", "started",
+        "_saying", "_server", "_shortcuts", "_tag", "_terms", "_waits", "address", "session",
+        "sock", "started",
     )  # fmt: skip
 
-    def __init__(self, session: Session, terms: FrontTerms, shortcuts: Shortcuts) -> None:
+    def __init__(
+        self, session: Session, sock: socket.SocketType, terms: FrontTerms, shortcuts: Shortcuts
+    ) -> None:
         """To be begun by `secure` or `greet`."""
         self.session = session
+        self.sock = sock  # the client's
         self._shortcuts = shortcuts
         self._terms = terms
         self._login: Any = None  # the Login under way
@@ -56,7 +65,9 @@ class Quick:
         self._tag: bytes  # and its tag
         self._finding: Coroutine[Any, Any, Found] | None = None
         self._found: Found | str | None = None  # str: why there is no telling
-        self._heard = b""  # from the server
+        self._server: Any = None  # its socket
+        self._saying = b""  # to the server, behind the batch
+        self._heard = b""  # from it
         self._origin: Origin | None = None  # what it may be told of the client
         self._waits = False  # for the rest of its answer
         self._lost: PerditionError | None = None  # what became of it
@@ -69,7 +80,7 @@ class Quick:
     def secure(self) -> None:
         """Have TLS, and greet the client then."""
         session = self.session
-        client = session.client
+        client = session.client = session.meet(self.sock)
         client.on_event, client.on_lost = self._secured, self._client_lost
         client.start_tls(session.service.listen_context, None, server=True)
 
@@ -80,51 +91,58 @@ class Quick:
             self.session.step(sock)
             return
         service.meter.secured(metrics.TLS_CLIENT, sock)
+        self.sock = sock
         self.greet()
 
     def greet(self) -> None:
         """Greet the client."""
         client = self.session.client
         self._has_greeted = True
-        client.send(self._shortcuts.greeting(self._terms))
-        client.reading = False  # for `resume`, if it comes to that
-        client.poller.add_reader(client.fd, self._client_says)
+        greeting = self._shortcuts.greeting(self._terms)
+        if client is not None:
+            client.send(greeting)
+            client.reading = False  # for `resume`, if it comes to that
+        elif rest := untaken(self.sock, greeting):
+            self.give_up()
+            self.session.client.send(rest)
+            return
+        self.session.service.poller.add_reader(self.sock.fileno(), self._client_says)
 
     def _client_says(self) -> None:
         session = self.session
-        client = session.client
         if self._login is not None:  # it does not wait for its login
             self.give_up()
             if not session.over:
-                client._readable()
+                session.client._readable()
             return
         try:
-            data = client.sock.recv(READ_SIZE)
+            data = self.sock.recv(READ_SIZE)
         except WANTS:
             return
         except OSError as error:
             self.give_up()
             if not session.over:
-                client.failed(error)
+                session.client.failed(error)
             return
         found = self._shortcuts.login(data, self._terms)
         if found is None:
-            self._listen()
-            client.hear(data)
+            self._listen().hear(data)
             return
         self._tag, login = found
         self._said = data
         self._log_in(login)
 
-    def _listen(self) -> None:
+    def _listen(self) -> Side[Front]:
         """What the client says takes a grammar."""
         session = self.session
-        client = session.client
+        client = session.client or session.meet(self.sock)
+        session.client = client
         front = client.grammar = session.service.front(self._terms)
         front.take()  # the greeting
         client.on_event, client.on_lost = self._asked, self._client_lost
         if client.fd >= 0:
             client.resume()
+        return client
 
     def _client_lost(self, error: PerditionError) -> None:
         self.give_up()
@@ -168,15 +186,32 @@ class Quick:
         session.at = servers[0]
         self.address = addresses[0]
         try:
-            side = session._connect(self.address)
+            sock = open_socket(self.address[0], service.sources, keepalive=service.keepalive)
         except OSError:
             session._leave()
             return False
-        side.on_lost = self._server_lost
+        self._server = sock
+        service.poller.later(self._connect)
+        service.poller.add_reader(sock.fileno(), self._server_says)
         session._expect_connection(0.0)
         trail.name(login)
-        service.poller.add_reader(side.fd, self._server_says)
         return True
+
+    def _connect(self) -> None:
+        """Begin to, behind the batch; whoever has taken over may have hung up in it."""
+        server = self._server
+        if server.fileno() < 0:
+            return
+        code = server.connect_ex(self.address[1])
+        if code in BEGUN:
+            return
+        error = PeerGone(os.strerror(code), unreachable=True)
+        side = self.session.server
+        if side is not None:
+            side._lose(error)
+        else:
+            self._lost = error
+            self.give_up()
 
     def _look_up(self, name: bytes) -> Found | None:
         """What the map says at once; None: it has to be waited for, or can't tell."""
@@ -193,20 +228,14 @@ class Quick:
             self._found = str(error)
         return None
 
-    def _server_lost(self, error: PerditionError) -> None:
-        """It can't be connected to."""
-        self._lost = error
-        self.give_up()
-
     def _server_says(self) -> None:
-        side: Any = self.session.server
         try:
-            data = side.sock.recv(READ_SIZE)
+            data = self._server.recv(READ_SIZE)
         except WANTS:
             return
         except OSError as error:
             if error.errno != errno.ENOTCONN:  # see `Side.failed`
-                self.give_up()
+                side = self.give_up()
                 if not self.session.over:
                     side.failed(error)
             return
@@ -215,7 +244,7 @@ class Quick:
         if data and len(heard) <= REMEMBERED:
             outcome = self._server_answers(heard) if self._heard else self._server_greets(heard)
         if outcome is False:
-            self.give_up()
+            side = self.give_up()
             if not self.session.over:
                 side.hear(data)
             return
@@ -231,9 +260,19 @@ class Quick:
         wants = shortcuts.wants_origin(heard, service.back_terms, origin is not None)
         if wants is None:
             return False
-        side: Any = session.server
-        side.send(shortcuts.opening(self._login, origin if wants else None))
+        self._saying = shortcuts.opening(self._login, origin if wants else None)
+        if service.poller.crowded:
+            service.poller.later(self._say)
+        else:
+            self._say()
         return True
+
+    def _say(self) -> None:
+        """Say what is to be said, unless somebody else has."""
+        if self._saying:
+            self._saying = untaken(self._server, self._saying)
+            if self._saying:
+                self.give_up()
 
     def _server_answers(self, heard: bytes) -> Accepted | bool:
         """What a server means that has said all this; True: more is to come, which may be once."""
@@ -248,37 +287,62 @@ class Quick:
     def _accepted(self, accepted: Accepted) -> None:
         """The user is in."""
         session = self.session
-        service, front = session.service, session.client.grammar
+        service, client = session.service, session.client
         server: Any = session.at
         seconds = time.monotonic() - self.started
         service.health.answered(server, seconds)
-        session._answers(self._login, server, "plaintext")
+        session.answers(server)
+        session.trail.verdict(
+            self._login, secure_word(self.sock, service.listen_tls), "plaintext", str(server), None
+        )
         service.meter.login(None, seconds)
-        if front is None:
-            reply, early = self._shortcuts.reply(accepted, self._tag, self._terms), b""
+        early = b""
+        if client is None:
+            reply = self._shortcuts.reply(accepted, self._tag, self._terms)
         else:
-            front.accepted(accepted)
-            reply, early = front.take(), front.unread()
+            front, reply = client.grammar, client.release()
+            if front is None:
+                reply += self._shortcuts.reply(accepted, self._tag, self._terms)
+            else:
+                front.accepted(accepted)
+                reply += front.take()
+                early = front.unread()
         session.quick = None
-        session._hand_over(reply, early, b"")
+        session._hand_over(self.sock, self._server, False, (reply, b""), (b"", early))
 
     # -- whatever is unusual ----------------------------------------------------------------
 
-    def give_up(self, event: Event | None = None) -> None:
-        """Have the dialogue take over, with an `event` or the login under way."""
+    def stand_back(self) -> Any:
+        """Make sides of the sockets; the server's."""
         session = self.session
+        if session.client is None:
+            session.client = session.meet(self.sock)
         client, side = session.client, session.server
+        client.on_event, client.on_lost = session.step, session._client_lost
+        if side is None and self._server is not None:
+            side = session.server = session.approach(self._server)
+            saying, self._saying = self._saying, b""
+            side.send(saying)
+        return side
+
+    def give_up(self, event: Event | None = None) -> Any:
+        """Have the dialogue take over, with an `event` or the login under way; the server's side.
+
+        It may be over when this returns.
+        """
+        session = self.session
         event = event or self._login
-        if self._has_greeted and client.grammar is None:
-            self._listen()
+        if self._has_greeted and (session.client is None or session.client.grammar is None):
+            client = self._listen()
             if self._said:
                 event = client.grammar.receive(self._said)
-        client.on_event, client.on_lost = session.step, session._client_lost
-        if side is not None:
-            side.on_lost = session._server_lost
+        side = self.stand_back()
+        if self._lost is not None:
+            side.close()
         if self._found is None and self._finding is None:
             session.quick = None
-        session.go_on(client.grammar, event)
+        session.go_on(session.client.grammar, event)
+        return side
 
     async def route(self) -> Found:
         """What has been found already, or will be."""

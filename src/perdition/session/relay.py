@@ -22,6 +22,9 @@ from typing import Protocol
 
 from perdition.tls_socket import WANTS, TlsSocket
 
+Waiting = tuple[bytes, bytes]  # for a sink: ours, and what its source has said ahead of the relay
+
+NO_WORDS: Waiting = (b"", b"")
 _WANT_READ = (BlockingIOError, ssl.SSLWantReadError)
 _RECORD = 16384  # bytes; a shorter read from TLS means that no more is there
 _CHUNK = 32768  # bytes read at once from a peer of which nothing is known
@@ -174,13 +177,13 @@ class Flow:
         """
         waited = self.backlog
         try:
-            sent = self.sink.send(waited, flags)
+            rest = waited[self.sink.send(waited, flags) :]
         except WANTS:
             return False
         except OSError:
-            sent = len(waited)
-        self.backlog = waited[sent:]
-        return sent == len(waited)
+            rest = b""
+        self.backlog = rest
+        return not rest
 
     def send_last(self) -> None:
         """Send what the sink takes of what waits, as the relay ends."""
@@ -336,17 +339,18 @@ class Flow:
         except OSError:
             self.relay.close("")
 
-    def start(self, fd: int, waiting: bytes, early: bytes) -> None:
-        """Send `waiting` (already counted elsewhere), then `early`, then what `fd` has to read."""
+    def start(self, waiting: Waiting = NO_WORDS) -> None:
+        """Send what waits, then what there is to read."""
         poller = self.relay.means.poller
-        backlog = waiting + early
+        said, early = waiting
+        backlog = said + early
         if backlog:
             self.backlog = backlog
             self.count = len(early)
         if self.ended:
             self._source_ended()
         else:
-            poller.add_reader(fd, self)
+            poller.add_reader(self.source.fileno(), self)
         if not backlog:
             return
         if poller.crowded:
@@ -427,13 +431,14 @@ class Relay:
         if up.backlog or down.backlog:
             up.send_last()
             down.send_last()
-        poller.forget(up.source.fileno())
-        poller.forget(down.source.fileno())
+        client, server = up.source, down.source
+        poller.forget(client.fileno())
+        poller.forget(server.fileno())
         if poller.crowded:
-            poller.then_close(up.source.close)
-            poller.then_close(down.source.close)
+            poller.then_close(client.close)
+            poller.then_close(server.close)
         else:
-            up.source.close()
-            down.source.close()
+            client.close()
+            server.close()
         self.owner.relay_ended(self, why)
         del up.relay, down.relay  # no cycle is left to the garbage collector

@@ -67,7 +67,7 @@ class Timeouts:
 
     authenticate: int
     server: tuple[int, int, int]  # from the start until connected, ready for the login, answered
-    soonest: int  # after which the first of all these may be over
+    soonest: int  # after which the first of all these may be over: who waits is asked so often
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,6 @@ class Service:
     health: Health
     sources: Sources | None  # None: the kernel chooses where connections to servers come from
     timeouts: Timeouts
-    first_due: int  # seconds after a login at which the relay's deadlines begin; 0: never
+    first_due: int  # seconds after a login at which to ask the relay; 0: as ahead of it
     keepalive: bool
     log_dialogue: bool

@@ -22,7 +22,7 @@ from perdition.session.poller import Poller
 from perdition.tls_socket import WANTS, TlsSocket
 
 READ_SIZE = 16384  # a whole TLS record, so that nothing stays behind in OpenSSL's buffer
-_BEGUN = (0, errno.EINPROGRESS)
+BEGUN = (0, errno.EINPROGRESS)
 HEADER_SIZE = 4096  # bytes looked at while a header is awaited
 
 
@@ -169,20 +169,10 @@ class Side(Generic[G]):
             self._flush()
 
     def _flush(self) -> None:
-        data = self.backlog
-        if not data:
-            return
-        try:
-            sent = self.sock.send(data)
-        except WANTS:
-            sent = 0
-        except OSError:
-            sent = len(data)  # the peer is gone: reading tells, with the kernel's reason
-        if sent == len(data):
-            self.backlog = b""
-        else:
-            self.backlog = data[sent:]
-            self.poller.add_writer(self.fd, self._writable)
+        if self.backlog:
+            self.backlog = untaken(self.sock, self.backlog)
+            if self.backlog:
+                self.poller.add_writer(self.fd, self._writable)
 
     def _writable(self) -> None:
         self.poller.remove_writer(self.fd)
@@ -196,7 +186,7 @@ class Side(Generic[G]):
         if self.fd < 0:
             return
         code = self.sock.connect_ex(where)
-        if code not in _BEGUN:
+        if code not in BEGUN:
             self._lose(PeerGone(os.strerror(code), unreachable=True))
 
     def when_connected(self) -> None:
@@ -322,6 +312,16 @@ class Side(Generic[G]):
             socket.SocketType.recv(sock, size)
         except OSError:
             pass  # nothing there
+
+
+def untaken(sock: socket.SocketType, data: bytes) -> bytes:
+    """Send `data`, but for what is returned: it has to wait."""
+    try:
+        return data[sock.send(data) :]
+    except WANTS:
+        return data
+    except OSError:
+        return b""  # the peer is gone: reading tells, with the kernel's reason
 
 
 # What connect(2) says of a server that is not there.

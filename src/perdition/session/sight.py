@@ -6,6 +6,7 @@ It reads what sessions hold anyway and costs nothing until somebody asks. No pas
 from __future__ import annotations
 
 import os
+import socket
 
 from perdition.session.login import Session
 from perdition.tls_socket import TlsSocket
@@ -15,9 +16,8 @@ _NAME = 256  # characters of a user's name that are shown
 
 def session_id(session: Session) -> str:
     """A name for the session while it lasts: its worker, descriptor and the client's port."""
-    relay, (client, _) = session.relay, session.trail.ends()
-    fd = relay.up.source.fileno() if relay is not None else session.client.fd
-    return f"{os.getpid()}-{fd}-{client[1] if client else 0}"
+    client, _ = session.trail.ends()
+    return f"{os.getpid()}-{session.sock.fileno()}-{client[1] if client else 0}"
 
 
 def matches(session: Session, word: str) -> bool:
@@ -36,7 +36,6 @@ def sight(session: Session) -> dict[str, object]:
     """One row of ``who``; `seconds` is its age, `idle` seconds without traffic."""
     trail, relay, now = session.trail, session.relay, session.service.sweep.now
     client, reached = trail.ends()
-    client_sock = session.client.sock if relay is None else relay.up.source
     row: dict[str, object] = {
         "id": session_id(session),
         "user": trail.authentication_id[:_NAME],
@@ -46,7 +45,7 @@ def sight(session: Session) -> dict[str, object]:
         "local": reached[0] if reached else "",
         "local_port": reached[1] if reached else 0,
         "server": str(session.at or ""),
-        "tls": client_sock.tls.version() if isinstance(client_sock, TlsSocket) else None,
+        "tls": _tls_of(session.sock),
         "server_tls": None,
         "seconds": now - session.since,
         "idle": None,
@@ -55,8 +54,11 @@ def sight(session: Session) -> dict[str, object]:
         "logged_in": relay is not None,
     }
     if relay is not None:
-        sock = relay.down.source
-        row["server_tls"] = sock.tls.version() if isinstance(sock, TlsSocket) else None
+        row["server_tls"] = _tls_of(relay.down.source)
         row["idle"] = now - relay.active
         row["received"], row["sent"] = relay.up.count, relay.down.count
     return row
+
+
+def _tls_of(sock: socket.SocketType) -> str | None:
+    return sock.tls.version() if isinstance(sock, TlsSocket) else None

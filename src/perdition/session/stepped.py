@@ -3,6 +3,7 @@
 The dialogue is a coroutine that readiness callbacks step themselves with `send`: there is no task
 and no future unless a step has to wait for a driver, such as the resolver. What it says is in
 `login`; here is only what moves it.
+The sweep asks at least every `soonest` seconds, so that a deadline can be set without telling it.
 Invariant: a dialogue that has ended is never stepped again, and asks the sweep for nothing.
 """
 
@@ -129,33 +130,32 @@ class Stepped:
         elif self._step_due and now >= self._step_due:
             reached = self._step_reached()
             if reached > self._step:
-                self._expect(reached)
+                self._step = reached  # which has its time from the start, too
             else:
                 self._tried = 0
                 name = f"{self._step.name.lower()}_timeout"
                 self.step(None, ServerLost(DeadlineExpired(name)))
-        return 0 if self._coro is None else self._next_due()
+        return 0 if self._coro is None else self._ask_again(now)
 
-    def _next_due(self) -> int:
+    def _deadline(self) -> int:
+        """The sweep's second of the next one; 0: there is none."""
         login, step = self._login_due, self._step_due
         return min(login, step) if login and step else login or step
+
+    def _ask_again(self, now: int) -> int:
+        """When to be asked next; what begins meanwhile has its time until then at least."""
+        latest = now + self.service.timeouts.soonest
+        return min(self._deadline() or latest, latest)
 
     def _expect_connection(self, patience: float) -> None:
         """The server has to connect in time; after `patience`, in seconds, another address may."""
         if patience:  # from the moment when it begins to connect
             self.service.poller.later(partial(self._be_patient, patience, self._attempt()))
         self._step = CONNECT
-        sweep = self.service.sweep
-        self._tried = sweep.now
-        sweep.by(self, self._step_due)
+        self._tried = self.service.sweep.now
 
     def _be_patient(self, seconds: float, attempt: object) -> None:
         self.service.loop.call_later(seconds, self._try_next, attempt)
-
-    def _expect(self, step: Step) -> None:
-        """The server has done what comes before `step`, which has its time from the start, too."""
-        self._step = step
-        self.service.sweep.by(self, self._step_due)
 
     def _try_next(self, attempt: object) -> None:
         """An address was given its time; go on unless it has answered, or another is tried."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from functools import lru_cache
 from itertools import count
 
 from perdition.log import INFO, NOTICE, Log, text_of
+from perdition.protocols import TlsUse
+from perdition.tls_socket import TlsSocket
 from perdition.wire.base import Login, Origin, Reason, Shown
 
 _NOBODY = 'authorisation_id=NONE authentication_id="(null)"'
@@ -210,6 +213,13 @@ class Trail:
         self.log.err(
             f"{name} {limit} reached: client refused:{self.ft}", self._fields(name, limit=limit)
         )
+
+
+def secure_word(sock: socket.SocketType, use: TlsUse) -> str:
+    """How the log says whether a connection is encrypted."""
+    if not isinstance(sock, TlsSocket):
+        return "plaintext"
+    return "ssl" if use is TlsUse.SSL else "starttls"
 
 
 def _status(failure: Reason | None) -> str:
