@@ -86,7 +86,10 @@ def _host(address: str | bytes) -> str:
     """Write an address; an IPv4 one in the clothes of IPv6 as what it is."""
     found = ip_address(address)
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return str(mapped or found)
+    host = str(mapped or found)
+    if not host.isprintable():  # its scope
+        raise ValueError
+    return host
 
 
 def write(version: int, client: Address | None, local: Address | None) -> bytes:

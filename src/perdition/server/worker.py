@@ -132,11 +132,19 @@ class Worker:
             self._failed(error)
 
     def _accept(self, listening: socket.socket, family: int, reached: Address | None) -> None:
-        if self.poller.crowded:
-            self.poller.then_accept(partial(self._accept, listening, family, reached))
+        poller = self.poller
+        if poller.crowded:
+            poller.then_accept(partial(self._accept, listening, family, reached))
             return
         if not self.listening:
             return  # this batch had it stop
+        poller.crowded = True  # greetings go out behind the last that comes
+        try:
+            self._take(listening, family, reached)
+        finally:
+            poller.crowded = False
+
+    def _take(self, listening: socket.socket, family: int, reached: Address | None) -> None:
         for _ in range(ACCEPTS):
             try:
                 fd, peer = listening._accept()  # type: ignore[attr-defined] # not in typeshed

@@ -66,7 +66,7 @@ class Quick:
         self._finding: Coroutine[Any, Any, Found] | None = None
         self._found: Found | str | None = None  # str: why there is no telling
         self._server: Any = None  # its socket
-        self._saying = b""  # to the server, behind the batch
+        self._saying = b""  # behind the batch, to the client and once there is one to the server
         self._heard = b""  # from it
         self._origin: Origin | None = None  # what it may be told of the client
         self._waits = False  # for the rest of its answer
@@ -99,14 +99,14 @@ class Quick:
         client = self.session.client
         self._has_greeted = True
         greeting = self._shortcuts.greeting(self._terms)
-        if client is not None:
+        poller = self.session.service.poller
+        if client is None:
+            self._saying = greeting
+            poller.later(self._say)
+        else:
             client.send(greeting)
             client.reading = False  # for `resume`, if it comes to that
-        elif rest := untaken(self.sock, greeting):
-            self.give_up()
-            self.session.client.send(rest)
-            return
-        self.session.service.poller.add_reader(self.sock.fileno(), self._client_says)
+        poller.add_reader(self.sock.fileno(), self._client_says)
 
     def _client_says(self) -> None:
         session = self.session
@@ -270,7 +270,7 @@ class Quick:
     def _say(self) -> None:
         """Say what is to be said, unless somebody else has."""
         if self._saying:
-            self._saying = untaken(self._server, self._saying)
+            self._saying = untaken(self._server or self.sock, self._saying)
             if self._saying:
                 self.give_up()
 
@@ -321,8 +321,8 @@ class Quick:
         client.on_event, client.on_lost = session.step, session._client_lost
         if side is None and self._server is not None:
             side = session.server = session.approach(self._server)
-            saying, self._saying = self._saying, b""
-            side.send(saying)
+        saying, self._saying = self._saying, b""
+        (side or client).send(saying)
         return side
 
     def give_up(self, event: Event | None = None) -> Any:

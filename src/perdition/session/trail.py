@@ -12,12 +12,12 @@ import json
 import os
 import socket
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
 
-from perdition.log import INFO, NOTICE, Log, text_of
+from perdition.log import INFO, NOTICE, Line, Log, text_of
 from perdition.protocols import TlsUse
 from perdition.tls_socket import TlsSocket
 from perdition.wire.base import Login, Origin, Reason, Shown
@@ -113,16 +113,16 @@ class Trail:
         log = self.log
         if log.most >= INFO:
             fields = self._fields("connect") if log.as_json else None
-            log.write(INFO, f"Connect: {self.ft}{self.terms.connect_tail}", fields)
+            log.put(INFO, ("Connect: ", self.ft, self.terms.connect_tail), fields)
 
     def name(self, login: Login) -> None:
         """Credentials came; the lines to come are about this user."""
         user, other = text_of(login.authentication_id), login.authorisation_id
         self.authentication_id = user
-        self._user = _quoted(user)
+        self._user = self._quoted(user)
         if other:
             self.authorisation_id = text_of(other)
-            self._other = f'"{_quoted(self.authorisation_id)}"'
+            self._other = f'"{self._quoted(self.authorisation_id)}"'
         else:
             self.authorisation_id, self._other = "", "NONE"
 
@@ -133,11 +133,11 @@ class Trail:
         """A login ended: the Auth line. `server` is ``host:port``, empty when there was none."""
         log = self.log
         self._client_secure = client_secure
-        self._outcome = _outcome(self.terms, server, server_secure, failure)
+        self._outcome = _outcome(self.terms, server, server_secure, failure, log.shown)
         if log.debugging:
             self._outcome = self._passwd(login, failure) + self._outcome
         if log.most >= NOTICE:
-            log.write(NOTICE, self._auth(), self._fields(
+            log.put(NOTICE, self._auth(), self._fields(
                 "auth", client_secure=client_secure, server=server, server_secure=server_secure,
                 status=_status(failure),
             ) if log.as_json else None)  # fmt: skip
@@ -148,18 +148,22 @@ class Trail:
         if failure is not None or not self.terms.connect_relog:
             self._outcome = ""  # never said again, and there may be a password in it
 
-    def _auth(self) -> str:
+    def _auth(self) -> Line:
         return (
-            f"Auth:{self.ft} client-secure={self._client_secure} "
-            f'authorisation_id={self._other} authentication_id="{self._user}"{self._outcome}'
-        )
+            "Auth:", self.ft, " client-secure=", self._client_secure, " authorisation_id=",
+            self._other, ' authentication_id="', self._user, '"', self._outcome,
+        )  # fmt: skip
+
+    def _quoted(self, text: str) -> str:
+        """A quoted value as it stands in a line."""
+        return self.log.shown(_quoted(text))
 
     def _passwd(self, login: Login, failure: Reason | None) -> str:
         mode = self.terms.log_passwd
         if mode == "never" or not self.log.debugging:
             return ""
         if mode in ("always", "ok" if failure is None else "fail"):
-            return f' passwd="{_quoted(text_of(login.password))}"'
+            return f' passwd="{self._quoted(text_of(login.password))}"'
         return ""
 
     @property
@@ -169,7 +173,8 @@ class Trail:
 
     def relog(self, now: int) -> None:
         """Say the Auth line of a session that lasts again."""
-        self.log.notice(self._auth(), self._fields("relog"))
+        if self.log.most >= NOTICE:
+            self.log.put(NOTICE, self._auth(), self._fields("relog"))
         self.said_at = now
 
     def closed(self, received: int, sent: int, why: str = "") -> None:
@@ -179,12 +184,15 @@ class Trail:
             return
         if why:
             log.info(why, self._fields("timeout"))
-        log.write(
+        log.put(
             INFO,
-            f"Closing session:{self.ft} authorisation_id={self._other} "
-            f'authentication_id="{self._user}" received={received} sent={sent}',
+            (
+                "Closing session:", self.ft, " authorisation_id=", self._other,
+                ' authentication_id="', self._user, '" received=', str(received),
+                " sent=", str(sent),
+            ),
             self._fields("close", received=received, sent=sent) if log.as_json else None,
-        )
+        )  # fmt: skip
 
     def closed_without_login(self, why: str = "") -> None:
         """The client left before a login: its own wish, or `why`."""
@@ -227,10 +235,13 @@ def _status(failure: Reason | None) -> str:
 
 
 @lru_cache(maxsize=1024)  # few are different: the sessions share them
-def _outcome(terms: TrailTerms, server: str, server_secure: str, failure: Reason | None) -> str:
+def _outcome(
+    terms: TrailTerms, server: str, server_secure: str, failure: Reason | None,
+    shown: Callable[[str], str],
+) -> str:  # fmt: skip
     """How the Auth line ends; a password is never in here."""
     server = server or f"(null):{terms.outgoing_port}"
-    return (
+    return shown(
         f' server="{server}" protocol={terms.protocol} server-secure={server_secure} '
         f'status="{_status(failure)}"'
     )
