@@ -139,8 +139,8 @@ class Running:
 
     def start(self, to_server: bytes = b"", to_client: bytes = b"") -> None:
         up, down = self.relay.up, self.relay.down
-        self.loop.call_soon(down.start, (b"", to_client))
-        self.loop.call_soon(up.start, (b"", to_server))
+        self.loop.call_soon(down.start, b"", to_client)
+        self.loop.call_soon(up.start, b"", to_server)
         self.thread.start()
 
     def _run(self) -> None:

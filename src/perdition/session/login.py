@@ -20,7 +20,7 @@ from perdition.protocols import TlsUse
 from perdition.route import Server
 from perdition.session.arrival import Arrival
 from perdition.session.quick import Quick
-from perdition.session.relay import IDLE, Relay, Waiting
+from perdition.session.relay import IDLE, Relay
 from perdition.session.service import Service
 from perdition.session.side import Side
 from perdition.session.stepped import next_step
@@ -211,11 +211,11 @@ class Session(Arrival):
             front.accepted(outcome)
             client, server = self.client, self.server
             assert server is not None
-            self._hand_over(
-                client.sock, server.sock, client.ended,
-                (client.release() + front.take(), server.grammar.unread()),
-                (server.release(), front.unread()),
-            )  # fmt: skip
+            relay = self.hand_over(client.sock, server.sock)
+            relay.up.ended = int(client.ended)
+            relay.down.start(client.release() + front.take(), server.grammar.unread())
+            if not relay.closed:
+                relay.up.start(server.release(), front.unread())
             return None
         meter.login(outcome.reason, time.monotonic() - started)
         if penalties is not None and not outcome.reason.is_temporary:
@@ -292,27 +292,21 @@ class Session(Arrival):
 
     # -- the end ----------------------------------------------------------------------------
 
-    def _hand_over(
-        self, client: socket.SocketType, server: socket.SocketType, has_ended: bool,
-        to_client: Waiting, to_server: Waiting,
-    ) -> None:  # fmt: skip
-        """Tell the client, which may have ended already, that it is in."""
+    def hand_over(self, client: socket.SocketType, server: socket.SocketType) -> Relay:
+        """The client is in: what moves its bytes from here on, to be started."""
         service = self.service
         self._arrived()
         if self.trace is not None:
             self.trace.logged_in()
         self.complete = True
         relay = self.relay = Relay(service.relaying, client, server, self)
-        self._coro = None
+        self._coro = self.quick = None
         self.client = self.server = None  # type: ignore[assignment]
-        relay.up.ended = int(has_ended)
         if service.trail_terms.connect_relog:
             self.trail.said_at = relay.active
         if service.first_due:
             service.sweep.by(self, relay.active + service.first_due)
-        relay.down.start(to_client)
-        if not relay.closed:
-            relay.up.start(to_server)
+        return relay
 
     def due(self, now: int) -> int:
         """Act on the deadline that has come, of the dialogue or of the relay."""
@@ -343,11 +337,12 @@ class Session(Arrival):
         self._count_bytes(received, sent)
         if self.trace is not None:
             self.trace.note(f"ends: received={received} sent={sent} {why}")
+        service = self.service
         if why == IDLE:
-            self.service.meter.count(metrics.LIMIT["timeout"])
+            service.meter.count(metrics.LIMIT["timeout"])
         self.relay = None
         self._leave()
-        self.service.sweep.forget(self)
+        service.sweep.forget(self)
         self.trail.closed(received, sent, why)
         self.ended(self)
 

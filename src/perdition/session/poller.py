@@ -128,12 +128,9 @@ class Poller:
             self._settle(port)
             return
         calls = self._calls
-        try:
-            known = calls[fd]
-        except IndexError:
+        if fd >= len(calls):
             calls += [_nobody] * (fd + _MORE - len(calls))
-            known = _nobody
-        if known is _nobody:
+        if calls[fd] is _nobody:
             self._epoll.register(fd, _IN)
         calls[fd] = callback
 

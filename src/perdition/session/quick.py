@@ -35,7 +35,6 @@ from perdition.wire.base import (
     Front,
     FrontTerms,
     Login,
-    Origin,
     Shortcuts,
 )
 
@@ -47,7 +46,7 @@ class Quick:
     """One session up to its login, and for the dialogue what has been done toward it."""
 
     __slots__ = (
-        "_finding", "_found", "_has_greeted", "_heard", "_login", "_lost", "_origin", "_said",
+        "_finding", "_found", "_heard", "_is_known", "_login", "_lost", "_said",
         "_saying", "_server", "_shortcuts", "_tag", "_terms", "_waits", "address", "session",
         "sock", "started",
     )  # fmt: skip
@@ -68,12 +67,11 @@ class Quick:
         self._server: Any = None  # its socket
         self._saying = b""  # behind the batch, to the client and once there is one to the server
         self._heard = b""  # from it
-        self._origin: Origin | None = None  # what it may be told of the client
+        self._is_known = False  # who the client is, so that the server may be told
         self._waits = False  # for the rest of its answer
         self._lost: PerditionError | None = None  # what became of it
         self.address: SockAddress  # of the server
         self.started: float  # when the login began; monotonic
-        self._has_greeted = False
 
     # -- the client -------------------------------------------------------------------------
 
@@ -97,7 +95,6 @@ class Quick:
     def greet(self) -> None:
         """Greet the client."""
         client = self.session.client
-        self._has_greeted = True
         greeting = self._shortcuts.greeting(self._terms)
         poller = self.session.service.poller
         if client is None:
@@ -180,10 +177,11 @@ class Quick:
         self._found = servers, user = found
         if not servers or user != name or not service.health.are_well(servers):
             return False
-        addresses = service.resolver.known(servers[0])
-        if len(addresses) != 1 or not service.health.enter(servers[0]):
+        server = servers[0]
+        addresses = service.resolver.known(server)
+        if len(addresses) != 1 or not service.health.enter(server):
             return False
-        session.at = servers[0]
+        session.at = server
         self.address = addresses[0]
         try:
             sock = open_socket(self.address[0], service.sources, keepalive=service.keepalive)
@@ -256,8 +254,9 @@ class Quick:
         """Begin to log in at a server that has said this; False: it is unusual."""
         session, shortcuts = self.session, self._shortcuts
         service = session.service
-        origin = self._origin = session.trail.origin() if service.forward_client else None
-        wants = shortcuts.wants_origin(heard, service.back_terms, origin is not None)
+        origin = session.trail.origin() if service.forward_client else None
+        self._is_known = origin is not None
+        wants = shortcuts.wants_origin(heard, service.back_terms, self._is_known)
         if wants is None:
             return False
         self._saying = shortcuts.opening(self._login, origin if wants else None)
@@ -276,8 +275,7 @@ class Quick:
 
     def _server_answers(self, heard: bytes) -> Accepted | bool:
         """What a server means that has said all this; True: more is to come, which may be once."""
-        terms, is_known = self.session.service.back_terms, self._origin is not None
-        outcome = self._shortcuts.verdict(heard, terms, is_known)
+        outcome = self._shortcuts.verdict(heard, self.session.service.back_terms, self._is_known)
         if outcome is True:
             if self._waits:
                 return False
@@ -307,8 +305,10 @@ class Quick:
                 front.accepted(accepted)
                 reply += front.take()
                 early = front.unread()
-        session.quick = None
-        session._hand_over(self.sock, self._server, False, (reply, b""), (b"", early))
+        relay = session.hand_over(self.sock, self._server)
+        relay.down.start(reply)
+        if not relay.closed:
+            relay.up.start(b"", early)
 
     # -- whatever is unusual ----------------------------------------------------------------
 
@@ -332,7 +332,8 @@ class Quick:
         """
         session = self.session
         event = event or self._login
-        if self._has_greeted and (session.client is None or session.client.grammar is None):
+        client = session.client
+        if client is None or (client.sock is self.sock and client.grammar is None):  # greeted
             client = self._listen()
             if self._said:
                 event = client.grammar.receive(self._said)

@@ -22,9 +22,6 @@ from typing import Protocol
 
 from perdition.tls_socket import WANTS, TlsSocket
 
-Waiting = tuple[bytes, bytes]  # for a sink: ours, and what its source has said ahead of the relay
-
-NO_WORDS: Waiting = (b"", b"")
 _WANT_READ = (BlockingIOError, ssl.SSLWantReadError)
 _RECORD = 16384  # bytes; a shorter read from TLS means that no more is there
 _CHUNK = 32768  # bytes read at once from a peer of which nothing is known
@@ -339,24 +336,21 @@ class Flow:
         except OSError:
             self.relay.close("")
 
-    def start(self, waiting: Waiting = NO_WORDS) -> None:
-        """Send what waits, then what there is to read."""
+    def start(self, ours: bytes = b"", early: bytes = b"") -> None:
+        """Send what is `ours`, what the source has said too early, then what there is to read."""
         poller = self.relay.means.poller
-        said, early = waiting
-        backlog = said + early
-        if backlog:
-            self.backlog = backlog
+        if ours or early:
+            self.backlog = ours + early
             self.count = len(early)
         if self.ended:
             self._source_ended()
         else:
             poller.add_reader(self.source.fileno(), self)
-        if not backlog:
-            return
-        if poller.crowded:
-            poller.later(self._send_backlog)
-        else:
-            self._send_backlog()
+        if self.backlog:
+            if poller.crowded:
+                poller.later(self._send_backlog)
+            else:
+                self._send_backlog()
 
 
 class PlainFlow(Flow):

@@ -155,8 +155,10 @@ class Trail:
         )  # fmt: skip
 
     def _quoted(self, text: str) -> str:
-        """A quoted value as it stands in a line."""
-        return self.log.shown(_quoted(text))
+        """A quoted value as it stands in a line, with what would end it escaped."""
+        if '"' in text or "\\" in text:
+            text = text.replace("\\", "\\\\").replace('"', '\\"')
+        return self.log.shown(text)
 
     def _passwd(self, login: Login, failure: Reason | None) -> str:
         mode = self.terms.log_passwd
@@ -250,13 +252,6 @@ def _outcome(
 def _address(text: str) -> Address:
     host, _, port = text.rpartition(":")
     return host, int(port)
-
-
-def _quoted(text: str) -> str:
-    """Escape what would end a quoted value of a line."""
-    if '"' in text or "\\" in text:
-        return text.replace("\\", "\\\\").replace('"', '\\"')
-    return text
 
 
 def dialogue_log(log: Log, peer: str) -> Shown:

@@ -70,13 +70,12 @@ def _read_greeting(line: bytes) -> tuple[bytes, bytes, _Words | None]:
 
 def id_command(tag: bytes, origin: Origin) -> bytes:
     """Say who the client is (Dovecot's fields of RFC 2971)."""
-    client, reached = origin.client, origin.reached
-    fields = (
-        f'"x-originating-ip" "{client[0]}" "x-originating-port" "{client[1]}" '
-        f'"x-connected-ip" "{reached[0]}" "x-connected-port" "{reached[1]}" '
-        f'"x-proxy-ttl" "{origin.hops}" "x-session-id" "{origin.session}"'
-    )
-    return b"%b ID (%b)\r\n" % (tag, fields.encode())
+    (client, port), (reached, at) = origin.client, origin.reached
+    return (
+        f'{tag.decode()} ID ("x-originating-ip" "{client}" "x-originating-port" "{port}" '
+        f'"x-connected-ip" "{reached}" "x-connected-port" "{at}" '
+        f'"x-proxy-ttl" "{origin.hops}" "x-session-id" "{origin.session}")\r\n'
+    ).encode()
 
 
 def login_command(tag: bytes, user: bytes, password: bytes) -> bytes:
