@@ -265,7 +265,7 @@ def test_what_is_closed_and_accepted_behind_what_is_sent(pairs: Pairs) -> None:
     def readable(sock: socket.socket) -> None:
         sock.recv(1)
         if poller.crowded:
-            poller.then_accept(partial(heard.append, "accept"))
+            poller.then_accept(7, partial(heard.append, "accept"))
             poller.then_close(close)
         poller.later(partial(heard.append, "send"))
 

@@ -134,7 +134,8 @@ class Worker:
     def _accept(self, listening: socket.socket, family: int, reached: Address | None) -> None:
         poller = self.poller
         if poller.crowded:
-            poller.then_accept(partial(self._accept, listening, family, reached))
+            again = partial(self._accept, listening, family, reached)
+            poller.then_accept(listening.fileno(), again)
             return
         if not self.listening:
             return  # this batch had it stop

@@ -15,8 +15,10 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 
-_IN = select.EPOLLIN | select.EPOLLRDHUP
-_LAST = _IN  # both at once: with what is there the peer ends
+_SOME = select.EPOLLIN
+_LAST = _SOME | select.EPOLLRDHUP  # with what is there the peer ends
+_NOTHING = select.EPOLLHUP  # alone: it does not yet connect
+_IN = _LAST  # what readers are told of
 _OUT = select.EPOLLOUT
 _BATCH = 64  # events fetched at once; what the first has to say may wait for the last
 _MORE = 256  # descriptors for which there is room at once
@@ -62,8 +64,9 @@ class Poller:
 
     While a batch is a large one `crowded` is true, and what is small is sent behind it, by `later`:
     who sleeps on the same machine is woken once by all that is there for him, and not by each
-    packet. A login is a quarter cheaper so. Behind that its sockets are closed, then clients are
-    accepted, for who has just been hung up on may come again: that is another twentieth.
+    packet. A login is a quarter cheaper so. What has come meanwhile belongs to the batch: one more
+    look brings another twentieth. Behind what is sent its sockets are closed, then clients are
+    accepted, for who has just been hung up on may come again: that is one as well.
 
     Who is patient is called when there is nothing else to do, or after a moment: what begins waits
     for what goes on, and then much of one kind comes at once.
@@ -83,11 +86,10 @@ class Poller:
         # Calls something behind the batch under way, or ahead of the next.
         self.later: Callable[[Callback], None] = self._later.append
         self.crowded = False
-        # Call something behind all that is for `later`; for callbacks of a large batch.
+        # Calls something behind all that is for `later`; for callbacks of a large batch.
         self._closing: list[Callback] = []
         self.then_close: Callable[[Callback], None] = self._closing.append
-        self._accepting: list[Callback] = []
-        self.then_accept: Callable[[Callback], None] = self._accepting.append
+        self._accepting: dict[int, Callback] = {}
         self._patient: dict[int, Callback] = {}  # what is to be called when there is time, by fd
         self._patience = 0.0  # until when that may be; monotonic
 
@@ -138,6 +140,10 @@ class Poller:
         """The same, but it is called when no other socket has anything, or after a moment."""
         self.add_reader(fd, partial(self._has_time, fd, callback))
 
+    def then_accept(self, fd: int, callback: Callback) -> None:
+        """Call it behind all that is closed in a large batch, once for each descriptor."""
+        self._accepting[fd] = callback
+
     def remove_reader(self, fd: int) -> None:
         """Leave what comes in the kernel's buffer."""
         self._patient.pop(fd, None)
@@ -181,9 +187,10 @@ class Poller:
 
     def _add_rest(self, events: int) -> None:
         """What comes behind all that is for `later`; who is patient does if nothing else came."""
-        for kind in self._closing, self._accepting:
-            self._later += kind
-            kind.clear()
+        self._later += self._closing
+        self._later += self._accepting.values()
+        self._closing.clear()
+        self._accepting.clear()
         patient = self._patient
         if patient and (len(patient) >= events or time.monotonic() >= self._patience):
             for fd in list(islice(patient, _BATCH)):
@@ -223,14 +230,24 @@ class Poller:
         calls, later = self._calls, self._later
         coming, waiting = iter(ready), iter(later)  # which a fault leaves where they are
         call = _nobody
-        self.crowded = crowded = len(ready) > _FEW
+        self.crowded = crowded = look_again = len(ready) > _FEW
         while True:
             try:
                 for fd, what in coming:
                     call = calls[fd]
-                    call()
-                    if what == _LAST and calls[fd] is call:
+                    if what == _SOME:
                         call()
+                    elif what == _LAST:
+                        call()
+                        if calls[fd] is call:
+                            call()
+                    elif what != _NOTHING or fd in self._ports:
+                        call()
+                if look_again:
+                    look_again = False
+                    ready = self._epoll.poll(0, _BATCH)
+                    coming = iter(ready)
+                    continue
                 self.crowded = False
                 if self._closing or self._accepting or self._patient:
                     self._add_rest(len(ready))
