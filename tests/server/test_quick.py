@@ -146,6 +146,36 @@ def test_a_usual_login_takes_no_dialogue(folder: Path, certificates: Path, name:
         assert "(a dialogue)" in str(unusual.log)
 
 
+# -- in other circumstances ---------------------------------------------------------------------
+
+CIRCUMSTANCES = {
+    "sockets take five bytes at first": """
+import perdition.session.quick as quick
+quick.untaken = lambda sock, data: data[sock.send(data[:5]):]
+""",
+    "sockets take nothing at first": """
+import perdition.session.quick as quick
+quick.untaken = lambda sock, data: data
+""",
+    "each batch is a large one": """
+import perdition.log as log, perdition.session.poller as poller
+poller._FEW, log._WAITING = 0, 1
+""",
+}
+
+
+@pytest.mark.parametrize("name", CIRCUMSTANCES)
+def test_nor_in_other_circumstances(folder: Path, certificates: Path, name: str) -> None:
+    with (
+        stage_at(folder, certificates, "plain", CIRCUMSTANCES[name]) as quick,
+        stage_at(folder, certificates, "plain", SLOW) as slow,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        for text in PLAYS["plain"].values():
+            seen, wanted = pool.map(lambda daemon, text=text: daemon.play(text), (quick, slow))
+            assert seen == wanted
+
+
 # -- faults -------------------------------------------------------------------------------------
 
 FAULT = """

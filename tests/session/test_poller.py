@@ -265,7 +265,7 @@ def test_what_is_closed_and_accepted_behind_what_is_sent(pairs: Pairs) -> None:
     def readable(sock: socket.socket) -> None:
         sock.recv(1)
         if poller.crowded:
-            poller.then_accept(7, partial(heard.append, "accept"))
+            poller.then_accept(sock.fileno(), partial(heard.append, "accept"))
             poller.then_close(close)
         poller.later(partial(heard.append, "send"))
 
@@ -281,6 +281,61 @@ def test_what_is_closed_and_accepted_behind_what_is_sent(pairs: Pairs) -> None:
     poller.wait(0)
     assert heard == ["send"], "and nothing of the batch before"
     poller.close()
+
+
+def test_what_comes_meanwhile_belongs_to_a_large_batch(pairs: Pairs) -> None:
+    heard: list[str] = []
+    faults: list[Exception] = []
+    poller = Poller(failed=lambda error, call: faults.append(error), after=lambda crowded: None)
+    ends = [end for pair in pairs for end in pair]
+    last = ends[-1]
+    accept = partial(heard.append, "accept")
+
+    def readable(sock: socket.socket) -> None:
+        heard.append("read" if sock is not last else "last")
+        sock.recv(1)
+        poller.then_accept(0, accept)
+        poller.later(partial(heard.append, "send"))
+        if sock is ends[0]:
+            pairs[-1][0].send(b"!")  # which `last` can read from now on
+            raise ValueError("the others are heard, and the rest as well")
+        if sock is last:
+            pairs[-1][0].send(b"!")  # there is no third look
+
+    for sock in ends:
+        poller.add_reader(sock.fileno(), partial(readable, sock))
+    for sock in (ends[1], ends[0], ends[3], ends[2], ends[5]):
+        sock.send(b"!")
+    poller.wait(0)
+    assert heard == ["read"] * 5 + ["last"] + ["send"] * 6 + ["accept"]
+    assert len(faults) == 1
+    del heard[:]
+    poller.wait(0)
+    assert heard == ["last", "send", "accept"]
+    poller.close()
+
+
+def test_a_socket_that_is_not_connected_yet_is_not_read(poller: Poller) -> None:
+    heard: list[str] = []
+    with socket.socket() as early, socket.socket() as silent, socket.socket() as listening:
+        for sock in (early, silent):
+            sock.setblocking(False)
+            poller.add_reader(sock.fileno(), partial(heard.append, "read"))
+        # Nobody is to hear of it: the kernel would say again and again that it has hung up.
+        poller.remove_reader(silent.fileno())
+        for _ in range(3):
+            poller.wait(0.05)
+        assert not heard
+        assert silent.fileno() not in poller._ports
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        early.connect_ex(listening.getsockname())
+        other, _ = listening.accept()
+        with other:
+            other.send(b"!")
+            poller.wait(1)
+        assert heard[:1] == ["read"]
+        poller.forget(early.fileno())
 
 
 def test_who_is_patient_is_called_when_nothing_else_is_there(

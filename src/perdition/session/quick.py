@@ -46,9 +46,9 @@ class Quick:
     """One session up to its login, and for the dialogue what has been done toward it."""
 
     __slots__ = (
-        "_finding", "_found", "_heard", "_is_known", "_login", "_lost", "_said",
-        "_saying", "_server", "_shortcuts", "_tag", "_terms", "_waits", "address", "session",
-        "sock", "started",
+        "_finding", "_found", "_heard", "_is_known", "_login", "_lost", "_said", "_saying",
+        "_server", "_shortcuts", "_tag", "_terms", "_waits", "address", "session", "sock",
+        "started",
     )  # fmt: skip
 
     def __init__(
@@ -65,8 +65,8 @@ class Quick:
         self._finding: Coroutine[Any, Any, Found] | None = None
         self._found: Found | str | None = None  # str: why there is no telling
         self._server: Any = None  # its socket
-        self._saying = b""  # behind the batch, to the client and once there is one to the server
-        self._heard = b""  # from it
+        self._saying = b""  # behind the batch: to the client, and once there is one to the server
+        self._heard = b""  # from the server
         self._is_known = False  # who the client is, so that the server may be told
         self._waits = False  # for the rest of its answer
         self._lost: PerditionError | None = None  # what became of it
@@ -260,14 +260,11 @@ class Quick:
         if wants is None:
             return False
         self._saying = shortcuts.opening(self._login, origin if wants else None)
-        if service.poller.crowded:
-            service.poller.later(self._say)
-        else:
-            self._say()
+        service.poller.later(self._say)
         return True
 
     def _say(self) -> None:
-        """Say what is to be said, unless somebody else has."""
+        """Say what is to be said, unless who has taken over did."""
         if self._saying:
             self._saying = untaken(self._server or self.sock, self._saying)
             if self._saying:
@@ -294,17 +291,14 @@ class Quick:
             self._login, secure_word(self.sock, service.listen_tls), "plaintext", str(server), None
         )
         service.meter.login(None, seconds)
-        early = b""
-        if client is None:
-            reply = self._shortcuts.reply(accepted, self._tag, self._terms)
+        front = client.grammar if client is not None else None
+        if front is None:
+            reply, early = self._shortcuts.reply(accepted, self._tag, self._terms), b""
         else:
-            front, reply = client.grammar, client.release()
-            if front is None:
-                reply += self._shortcuts.reply(accepted, self._tag, self._terms)
-            else:
-                front.accepted(accepted)
-                reply += front.take()
-                early = front.unread()
+            front.accepted(accepted)
+            reply, early = front.take(), front.unread()
+        if client is not None:
+            reply = client.release() + reply
         relay = session.hand_over(self.sock, self._server)
         relay.down.start(reply)
         if not relay.closed:
