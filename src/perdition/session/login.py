@@ -317,8 +317,7 @@ class Session(Arrival):
                 if not due or now < due:
                     return self._ask_again(now)
                 self.quick.give_up()
-            again = super().due(now)
-            return again if self.relay is None else now + 1
+            return super().due(now)
         if trail.relog_at and now >= trail.relog_at:
             trail.relog(now)
             self._count_bytes(relay.up.count, relay.down.count)

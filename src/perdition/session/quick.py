@@ -332,8 +332,6 @@ class Quick:
             if self._said:
                 event = client.grammar.receive(self._said)
         side = self.stand_back()
-        if self._lost is not None:
-            side.close()
         if self._found is None and self._finding is None:
             session.quick = None
         session.go_on(session.client.grammar, event)
