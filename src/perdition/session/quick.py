@@ -23,7 +23,7 @@ from perdition import metrics
 from perdition.errors import MapError, PeerGone, PerditionError
 from perdition.session.dial import SockAddress, open_socket
 from perdition.session.routing import Found
-from perdition.session.side import BEGUN, READ_SIZE, Side, untaken
+from perdition.session.side import BEGUN, Side, said, untaken
 from perdition.session.stepped import ServerLost
 from perdition.session.trail import secure_word
 from perdition.tls_socket import WANTS, TlsSocket
@@ -113,7 +113,7 @@ class Quick:
                 session.client._readable()
             return
         try:
-            data = self.sock.recv(READ_SIZE)
+            data = said(self.sock)
         except WANTS:
             return
         except OSError as error:
@@ -228,7 +228,7 @@ class Quick:
 
     def _server_says(self) -> None:
         try:
-            data = self._server.recv(READ_SIZE)
+            data = said(self._server)
         except WANTS:
             return
         except OSError as error:

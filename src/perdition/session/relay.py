@@ -12,12 +12,12 @@ Invariant: what was read from one side is written to the other, once, in order, 
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import ssl
-import termios
 from collections.abc import Callable
 from dataclasses import dataclass
+from fcntl import ioctl
+from termios import FIONREAD
 from typing import Protocol
 
 from perdition.tls_socket import WANTS, TlsSocket
@@ -28,7 +28,8 @@ _CHUNK = 32768  # bytes read at once from a peer of which nothing is known
 _SMALL = 4096  # bytes that may wait for the end of a large batch
 _LINGER = 30  # seconds without traffic that a half-closed session may last
 _ENDED, _TOLD = 1, 2
-_NOTHING = bytes(4)  # as FIONREAD says it: no byte has come; without an exception for that
+_NOTHING = bytes(4)  # as FIONREAD says it: no byte has come; without an exception for that,
+_COME = bytearray(4)  # and into what is there already it says so in half the time
 IDLE = "Timeout piping data."  # why a relay has ended, as 2.2 says it
 _QUIET = 2  # seconds without traffic before a TLS server hears that its client has ended
 
@@ -393,7 +394,8 @@ class Relay:
         if not up.ended:
             if up.backlog or up.stuck:
                 return False
-            if fcntl.ioctl(up.source.fileno(), termios.FIONREAD, _NOTHING) != _NOTHING:
+            ioctl(up.source.fileno(), FIONREAD, _COME)
+            if _COME != _NOTHING:
                 up.callback()
                 return self.closed
         return not down.backlog or down.offer(socket.MSG_MORE)  # one packet with the end

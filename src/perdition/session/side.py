@@ -23,6 +23,7 @@ from perdition.tls_socket import WANTS, TlsSocket
 
 READ_SIZE = 16384  # a whole TLS record, so that nothing stays behind in OpenSSL's buffer
 BEGUN = (0, errno.EINPROGRESS)
+_GLANCE = 470  # bytes; room for more costs more than to ask twice where there is more
 HEADER_SIZE = 4096  # bytes looked at while a header is awaited
 
 
@@ -115,7 +116,7 @@ class Side(Generic[G]):
 
     def _readable(self) -> None:
         try:
-            data = self.sock.recv(READ_SIZE)
+            data = said(self.sock)
         except WANTS:
             return
         except OSError as error:
@@ -312,6 +313,17 @@ class Side(Generic[G]):
             socket.SocketType.recv(sock, size)
         except OSError:
             pass  # nothing there
+
+
+def said(sock: socket.SocketType) -> bytes:
+    """What a peer has said; nothing: its end. Raises OSError, one of WANTS if there is neither."""
+    data = sock.recv(_GLANCE)
+    if len(data) == _GLANCE:
+        try:
+            data += sock.recv(READ_SIZE)
+        except OSError:
+            pass  # nothing more is there, or it fails: whoever reads again will hear of it
+    return data
 
 
 def untaken(sock: socket.SocketType, data: bytes) -> bytes:
