@@ -78,7 +78,8 @@ class Attempts(Stepped):
         for server in alive:
             outcome, secure = await self._try_server(server, for_server)
             if isinstance(outcome, Accepted):
-                self.answers(server)
+                if service.health.works(server):
+                    self.answers_again(server)
                 self._verdict(login, str(server), None, secure)
                 return outcome
             refused = outcome
@@ -89,10 +90,9 @@ class Attempts(Stepped):
                 break
         return refused
 
-    def answers(self, server: Server) -> None:
-        """The server has let the user in; logged if that is news."""
-        if self.service.health.works(server):
-            self.service.log.notice(f"server {server} answers again")
+    def answers_again(self, server: Server) -> None:
+        """Log that a server which was down has let a user in."""
+        self.service.log.notice(f"server {server} answers again")
 
     async def _try_server(self, server: Server, login: Login) -> tuple[Accepted | Refused, str]:
         """Log in at the first address of a server that answers; and how secure it was."""

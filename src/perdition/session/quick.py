@@ -286,7 +286,8 @@ class Quick:
         server: Any = session.at
         seconds = time.monotonic() - self.started
         service.health.answered(server, seconds)
-        session.answers(server)
+        if service.health.works(server):
+            session.answers_again(server)
         session.trail.verdict(
             self._login, secure_word(self.sock, service.listen_tls), "plaintext", str(server), None
         )

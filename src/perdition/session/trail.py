@@ -156,9 +156,9 @@ class Trail:
 
     def _quoted(self, text: str) -> str:
         """A quoted value as it stands in a line, with what would end it escaped."""
-        if '"' in text or "\\" in text:
-            text = text.replace("\\", "\\\\").replace('"', '\\"')
-        return self.log.shown(text)
+        if text.isprintable() and '"' not in text and "\\" not in text:
+            return text
+        return self.log.shown(text.replace("\\", "\\\\").replace('"', '\\"'))
 
     def _passwd(self, login: Login, failure: Reason | None) -> str:
         mode = self.terms.log_passwd
