@@ -17,7 +17,7 @@ from itertools import islice
 
 _SOME = select.EPOLLIN
 _LAST = _SOME | select.EPOLLRDHUP  # with what is there the peer ends
-_NOTHING = select.EPOLLHUP  # alone: it does not yet connect
+_UNCONNECTED = select.EPOLLHUP  # alone, of a socket
 _IN = _LAST  # what readers are told of
 _OUT = select.EPOLLOUT
 _BATCH = 64  # events fetched at once; what the first has to say may wait for the last
@@ -241,7 +241,7 @@ class Poller:
                         call()
                         if calls[fd] is call:
                             call()
-                    elif what != _NOTHING or fd in self._ports:
+                    elif what != _UNCONNECTED or fd in self._ports:
                         call()
                 if look_again:
                     look_again = False
