@@ -196,7 +196,7 @@ def test_what_a_login_makes_the_interpreter_do_is_the_same_each_time(command: li
     first, second = count(), count()
     totals = [float(each.split()[0]) for each in (first, second)]
     assert 1000 < totals[0] == pytest.approx(totals[1], rel=0.02)
-    assert "Session._hand_over" in first
+    assert "Session.hand_over" in first
 
 
 def test_the_run_names_no_place_of_the_machine_that_it_was_made_on() -> None:
