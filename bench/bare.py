@@ -6,7 +6,7 @@ It reads no command, looks nobody up, checks and counts nothing, writes no log a
 What is left is what the kernel, OpenSSL and the interpreter take for the same events: no proxy in
 Python can be cheaper. It is a floor, as HAProxy is, and not a proxy. Bytes are moved in the largest
 pieces that are any use, what begins waits for what goes on, and what is said last is one packet
-with the end, as with ours.
+with the end, as with ours. It sends as it goes: its clients may wait longer than those of ours.
 """
 
 import gc
