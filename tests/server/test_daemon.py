@@ -148,6 +148,20 @@ def test_a_client_that_does_not_log_in(tmp_path: Path) -> None:
         )
 
 
+def test_a_login_that_begins_late_has_its_deadlines(tmp_path: Path) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Daemon(tmp_path, *before(silent.getsockname()[1], "login_timeout 1")) as daemon,
+        Lines.to(daemon.port) as client,
+    ):
+        client.hear()
+        time.sleep(2.5)  # it has been asked once, when nothing but authenticate_timeout was ahead
+        begin = time.monotonic()
+        client.say("a LOGIN ann secret")
+        assert client.hear().startswith("a NO ")
+        assert 1 < time.monotonic() - begin < 5
+
+
 def test_an_idle_session_ends(dovecot: Dovecot, tmp_path: Path) -> None:
     with Daemon(tmp_path, *before(dovecot, "timeout 3")) as daemon, log_in(daemon.port) as client:
         for _ in range(4):

@@ -50,6 +50,7 @@ def test_one_family_for_both_ends() -> None:
     [
         b"a LOGIN x y\r\n", b"PROXX", b"\x16\x03\x01", b"PROXY TCP4 1.2.3.4\r\n",
         b"PROXY TCP4 1.2.3.4 1.2.3.4 70000 1\r\n", b"PROXY TCP4 1.2.3.999 1.2.3.4 1 1\r\n",
+        b"PROXY TCP6 fe80::1%a\x1bb ::1 1 1\r\n",
         b"PROXY " + b"x" * 200, b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\x0c" + bytes(12),
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x04" + bytes(4), b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
     ],

@@ -33,6 +33,17 @@ def live(trail: Trail, login: Login, failure: Reason | None = None) -> None:
         trail.closed(11, 222)
 
 
+def test_nobody_forges_a_line(tmp_path: Path) -> None:
+    trail = Trail(make_log(tmp_path / "log"), TrailTerms("IMAP4S", "143"), CLIENT, REACHED)
+    login = Login(b"k\nim", b"secret", b"bo\x1bss")
+    trail.name(login)
+    trail.verdict(login, "ssl", "plaintext", "10.0.0.5\n:143", None)
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert (
+        'authorisation_id="bo\\x1bss" authentication_id="k\\nim" server="10.0.0.5\\n:143"' in line
+    )
+
+
 @pytest.mark.parametrize(("debug", "passwd"), [(False, ""), (True, ' passwd="se\\"cret"')])
 def test_lines(tmp_path: Path, debug: bool, passwd: str) -> None:
     terms = TrailTerms("IMAP4S", "143", log_passwd="ok", connect_relog=300)
