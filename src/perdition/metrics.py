@@ -156,11 +156,8 @@ class Meter:
 
     def login(self, failure: Reason | None, seconds: float) -> None:
         """A login was decided; `failure` None: it was accepted."""
-        cells = self.cells
-        cells[LOGIN[failure]] += 1
-        bounds, first, total = ACCEPTED_SECONDS if failure is None else FAILED_SECONDS
-        cells[first + bisect_left(bounds, seconds)] += 1  # as `took`, for each login does
-        cells[total] += int(seconds * 1e6)
+        self.cells[LOGIN[failure]] += 1
+        self.took(ACCEPTED_SECONDS if failure is None else FAILED_SECONDS, seconds)
 
     def secured(self, first: int, sock: TlsSocket) -> None:
         """A handshake with TLS_CLIENT or TLS_SERVER is through."""

@@ -22,7 +22,9 @@ Cells = MutableSequence[int] | memoryview
 
 
 def network_of(host: str) -> object:
-    """What stands for all addresses that the IPv6 client at `host` may have."""
+    """What stands for all addresses that the client at `host` may have."""
+    if ":" not in host:
+        return host
     try:
         return socket.inet_pton(socket.AF_INET6, host)[:8]
     except OSError:
@@ -56,7 +58,7 @@ class Arrivals:
     @staticmethod
     def key(host: str) -> int:
         """What `enter` takes."""
-        return hash(host if ":" not in host else network_of(host)) or 1
+        return hash(network_of(host)) or 1
 
     def enter(self, key: int) -> int:
         """Count a client in; its place for `leave`, 0 where none was free, -1: no room for it."""
@@ -98,7 +100,7 @@ class Penalties:
     @staticmethod
     def key(host: str, user: bytes) -> int:
         """What the others take."""
-        return hash((host if ":" not in host else network_of(host), user.lower())) or 1
+        return hash((network_of(host), user.lower())) or 1
 
     def known(self, key: int) -> bool:
         """Whether there is anything to wait for, or to forgive."""

@@ -166,13 +166,14 @@ class Attempts(Stepped):
         """Begin a connection; OSError when there is no socket for it."""
         service, (family, where) = self.service, address
         sock = dial.open_socket(family, service.sources, keepalive=service.keepalive)
-        side = self.server = self.approach(sock)
+        side = self.approach(sock)
         side.connect(where)
         return side
 
     def approach(self, sock: socket.SocketType) -> Side[Back]:
-        """What a server is to the dialogue."""
-        return Side(self.service.poller, sock, self.step, self._server_lost)
+        """Make of the server's socket what it is to the dialogue."""
+        side = self.server = Side(self.service.poller, sock, self.step, self._server_lost)
+        return side
 
     async def _resolve(self, server: Server) -> tuple[dial.SockAddress, ...]:
         """The addresses of a server; none, logged, when the resolver knows none."""

@@ -75,10 +75,11 @@ class Session(Arrival):
             if not refuse and self._begin_at_once(sock):
                 return
         except Exception as error:  # one of five doors: a fault of ours costs one session
-            self.client = self.client or self.meet(sock)
+            if self.client is None:
+                self.meet(sock)
             self.fault(error)
             return
-        self.client = self.meet(sock)
+        self.meet(sock)
         self._coro = self._dialogue(refuse)
         self.step(None)
 
@@ -95,8 +96,9 @@ class Session(Arrival):
         return self.quick.sock if self.client is None else self.client.sock
 
     def meet(self, sock: socket.SocketType) -> Side[Front]:
-        """What a client is to the dialogue."""
-        return Side(self.service.poller, sock, self.step, self._client_lost)
+        """Make of the client's socket what it is to the dialogue."""
+        client = self.client = Side(self.service.poller, sock, self.step, self._client_lost)
+        return client
 
     def _client_lost(self, error: PerditionError) -> None:
         # A clean end while a login is under way may be half a close: the answer is still read.

@@ -12,7 +12,6 @@ Invariant: peers, log and counts see what they would see without this.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import time
 from collections.abc import Coroutine, Generator
@@ -20,10 +19,10 @@ from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from perdition import metrics
-from perdition.errors import MapError, PeerGone, PerditionError
+from perdition.errors import MapError, PerditionError
 from perdition.session.dial import SockAddress, open_socket
 from perdition.session.routing import Found
-from perdition.session.side import BEGUN, Side, said, untaken
+from perdition.session.side import Side, begun, said, untaken
 from perdition.session.stepped import ServerLost
 from perdition.session.trail import secure_word
 from perdition.tls_socket import WANTS, TlsSocket
@@ -78,7 +77,7 @@ class Quick:
     def secure(self) -> None:
         """Have TLS, and greet the client then."""
         session = self.session
-        client = session.client = session.meet(self.sock)
+        client = session.meet(self.sock)
         client.on_event, client.on_lost = self._secured, self._client_lost
         client.start_tls(session.service.listen_context, None, server=True)
 
@@ -133,7 +132,6 @@ class Quick:
         """What the client says takes a grammar."""
         session = self.session
         client = session.client or session.meet(self.sock)
-        session.client = client
         front = client.grammar = session.service.front(self._terms)
         front.take()  # the greeting
         client.on_event, client.on_lost = self._asked, self._client_lost
@@ -200,10 +198,9 @@ class Quick:
         server = self._server
         if server.fileno() < 0:
             return
-        code = server.connect_ex(self.address[1])
-        if code in BEGUN:
+        error = begun(server, self.address[1])
+        if error is None:
             return
-        error = PeerGone(os.strerror(code), unreachable=True)
         side = self.session.server
         if side is not None:
             side._lose(error)
@@ -310,12 +307,10 @@ class Quick:
     def stand_back(self) -> Any:
         """Make sides of the sockets; the server's."""
         session = self.session
-        if session.client is None:
-            session.client = session.meet(self.sock)
-        client, side = session.client, session.server
+        client, side = session.client or session.meet(self.sock), session.server
         client.on_event, client.on_lost = session.step, session._client_lost
         if side is None and self._server is not None:
-            side = session.server = session.approach(self._server)
+            side = session.approach(self._server)
         saying, self._saying = self._saying, b""
         (side or client).send(saying)
         return side

@@ -22,9 +22,11 @@ from perdition.session.poller import Poller
 from perdition.tls_socket import WANTS, TlsSocket
 
 READ_SIZE = 16384  # a whole TLS record, so that nothing stays behind in OpenSSL's buffer
-BEGUN = (0, errno.EINPROGRESS)
+_BEGUN = (0, errno.EINPROGRESS)
 _GLANCE = 470  # bytes; room for more costs more than to ask twice where there is more
 HEADER_SIZE = 4096  # bytes looked at while a header is awaited
+
+Where = tuple[str, int] | tuple[str, int, int, int]  # as connect(2) takes it
 
 
 class Grammar(Protocol):
@@ -179,16 +181,13 @@ class Side(Generic[G]):
         self.poller.remove_writer(self.fd)
         self._flush()
 
-    def connect(self, where: tuple[str, int] | tuple[str, int, int, int]) -> None:
+    def connect(self, where: Where) -> None:
         """Begin to connect, behind the batch under way; `on_lost` says why there is no way."""
         self.poller.later(partial(self._connect, where))
 
-    def _connect(self, where: tuple[str, int] | tuple[str, int, int, int]) -> None:
-        if self.fd < 0:
-            return
-        code = self.sock.connect_ex(where)
-        if code not in BEGUN:
-            self._lose(PeerGone(os.strerror(code), unreachable=True))
+    def _connect(self, where: Where) -> None:
+        if self.fd >= 0 and (error := begun(self.sock, where)) is not None:
+            self._lose(error)
 
     def when_connected(self) -> None:
         """Tell by `on_event(None)` when the connection is there, by `on_lost` why it is not."""
@@ -313,6 +312,12 @@ class Side(Generic[G]):
             socket.SocketType.recv(sock, size)
         except OSError:
             pass  # nothing there
+
+
+def begun(sock: socket.SocketType, where: Where) -> PeerGone | None:
+    """Begin to connect; why there is no way."""
+    code = sock.connect_ex(where)
+    return None if code in _BEGUN else PeerGone(os.strerror(code), unreachable=True)
 
 
 def said(sock: socket.SocketType) -> bytes:
