@@ -29,7 +29,7 @@ poll = select.epoll()
 callbacks: dict[int, Callable[[], None]] = {}
 patient: dict[int, Callable[[], None]] = {}  # what has its turn when nothing else is there
 ending = False  # whether the peer who is read says no more
-buffer = memoryview(bytearray(32 * _SIZE))
+buffer = memoryview(bytearray(64 * _SIZE))
 
 
 class Socket(socket.SocketType):

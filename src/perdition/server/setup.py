@@ -55,7 +55,7 @@ from perdition.username import NameRules
 from perdition.wire.base import BackTerms, FrontTerms, Shortcuts
 
 AUTHENTICATIONS = 1000  # local ones of a worker under way at once
-BUFFER = 524_288  # bytes that one relay step moves at most
+BUFFER = 1_048_576  # bytes that one relay step moves at most, for a millisecond through TLS
 
 
 @dataclass(frozen=True, slots=True)
