@@ -174,6 +174,17 @@ def test_an_idle_session_ends(dovecot: Dovecot, tmp_path: Path) -> None:
         assert daemon.wait_for_log("^Closing session")
 
 
+def test_the_shortest_limit_may_be_that_of_an_idle_session(
+    dovecot: Dovecot, tmp_path: Path
+) -> None:
+    long = "connect_timeout 60", "login_timeout 60", "authenticate_timeout 60"
+    with Daemon(tmp_path, *before(dovecot, "timeout 1", *long)) as daemon:
+        with log_in(daemon.port) as client:
+            begin = time.monotonic()
+            assert client.hear() == ""
+        assert time.monotonic() - begin < 6
+
+
 def test_connect_relog_says_who_is_there(dovecot: Dovecot, tmp_path: Path) -> None:
     with Daemon(tmp_path, *before(dovecot, "connect_relog 1")) as daemon, log_in(daemon.port):
         lines = daemon.wait_for_log("^Auth: ", 3)
