@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-from bench import collector, lookups, opcodes, recorded, report
+from bench import collector, lookups, opcodes, profile, recorded, report
 from bench.measure import FULL, JOBS, QUICK, Job, Samples, Site, Sizes, ground, warm_up
 from bench.peers import PEERS
 from bench.peers.base import Peer, Running
@@ -23,6 +23,7 @@ from bench.peers.ours import earlier
 from bench.programs import BenchError, build
 from bench.recorded import RECORDED
 from bench.report import OURS, YARDSTICK, Results
+from bench.rows import Sample
 from perdition.errors import PerditionError
 
 _RESULTS = Path(__file__).parent / "results"
@@ -123,26 +124,35 @@ class Bench:
 
     def _play(self, jobs: list[Job]) -> None:
         sizes = self._site.sizes
-        for turn in range(sizes.rounds):
-            if turn and sizes.renews:
+        for number in range(sizes.rounds):
+            if number and sizes.renews:
                 self._renew()
             # Nobody is always the one behind another.
-            order = random.Random(turn).sample(self._peers, len(self._peers))
+            chance = random.Random(number)
             for job in jobs:
-                if turn >= job.rounds(sizes):
-                    continue
-                for peer in filter(job.is_for, order):
-                    _progress(f"round {turn + 1}/{sizes.rounds}: {job.name}, {peer.name}")
-                    self._run(turn, job, peer)
+                if number < job.rounds(sizes):
+                    self._take_turns(number, job, chance)
 
-    def _run(self, turn: int, job: Job, peer: Peer) -> None:
+    def _take_turns(self, number: int, job: Job, chance: random.Random) -> None:
+        """Runs a job of a round, in some turns: what slows the machine for a moment slows all."""
+        sizes = self._site.sizes
+        peers = [peer for peer in self._peers if job.is_for(peer)]
+        parts: dict[tuple[str, str], list[Sample]] = {}
+        for _ in range(job.turns(sizes)):
+            for peer in chance.sample(peers, len(peers)):
+                _progress(f"round {number + 1}/{sizes.rounds}: {job.name}, {peer.name}")
+                for row, sample in self._run(job, peer).items():
+                    parts.setdefault((row, peer.name), []).append(sample)
+        for (row, name), samples in parts.items():
+            whole = samples[0] if len(samples) == 1 else Sample.of(samples)
+            self.results.add(row, name, number, whole)
+
+    def _run(self, job: Job, peer: Peer) -> Samples:
         try:
-            samples = self._samples(job, peer)
+            return self._samples(job, peer)
         except (BenchError, OSError) as error:
             self.results.failures[f"{job.name}, {peer.name}"] = str(error)
-            return
-        for row, sample in samples.items():
-            self.results.add(row, peer.name, turn, sample)
+            return {}
 
     def _samples(self, job: Job, peer: Peer) -> Samples:
         if job.alone is not None:
@@ -163,6 +173,14 @@ def _look_up(results: Results) -> None:
             results.lookups[kind] = lookups.measure(kind, 1)
         except PerditionError as error:
             results.failures[f"look-ups, {kind}"] = str(error)
+
+
+def _profile(results: Results) -> None:
+    _progress("profile")
+    try:
+        results.profile = profile.measure()
+    except BenchError as error:
+        results.absent["profile"] = str(error)
 
 
 def _progress(text: str) -> None:
@@ -206,6 +224,7 @@ def _run(arguments: argparse.Namespace) -> int:
                     _look_up(bench.results)
                     _progress("collector")
                     bench.results.collector = collector.compare()
+                    _profile(bench.results)
             if arguments.check:
                 code = recorded.check(bench.results, bench.again)
         except KeyboardInterrupt:

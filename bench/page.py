@@ -6,12 +6,14 @@ Nothing else writes the figures of the page; tests/bench sees to it that they ar
 """
 
 import json
+import statistics
 import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from bench.plots import Series, bars, lines
+from bench.profile import PARTS
 from bench.report import number, shown
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -55,10 +57,11 @@ def agreement(run: dict[str, Any]) -> str:
             for median, target in zip(medians, run["rows"][key]["targets"], strict=True):
                 if median is not None and (figure := target["is"]):
                     (ratios if target["peer"] else others).append(_agrees(median, figure))
+    count = len(run["others"])
     return (
-        f"Of the {len(run['others'])} other runs {sum(ratios)} of {len(ratios)} ratios to peers "
-        f"lie within the noise of this, and {sum(others)} of {len(others)} other medians: how "
-        "long starts take, memory, what a crowd costs and a second worker brings.\n"
+        f"Of the {count} other run{'s' * (count != 1)} {sum(ratios)} of {len(ratios)} ratios to "
+        f"peers lie within the noise of this, and {sum(others)} of {len(others)} other medians: "
+        "how long starts take, memory, what a crowd costs and a second worker brings.\n"
     )
 
 
@@ -147,8 +150,8 @@ def _room(run: dict[str, Any]) -> str:
         target, bare, ours = limits[0] * nginx, costs[0], costs[-1]
         kind = "plain" if key.endswith("plain") else "tls"
         above = sum(run["instructions"][kind].values()) - run["bare_instructions"][kind]
-        left = above * (target - bare) / (ours - bare)
-        room = number(left) if left < above else "all"
+        left = above * (target - bare) / ((ours - bare) or 1)
+        room = "all" if ours <= target else f"{left:.0f}" if bare < ours else "–"
         table.append([title, *map(number, (target, *costs, above)), room])
     return _table(table)
 
@@ -160,11 +163,42 @@ def _collector(run: dict[str, Any]) -> str:
     return _table(table)
 
 
+def _profile(run: dict[str, Any]) -> str:
+    """What each part takes of a peer's figure, in the row's unit."""
+    table = [["", "peer", *(f"{part}" for part in PARTS), "all"]]
+    for key, peers in run["profile"].items():
+        row = run["rows"][key]
+        title = f"{row['title']}, {row['unit']}"
+        for peer, shares in peers.items():
+            whole = row["peers"][peer]["median"]
+            parts = (whole * shares[part] for part in PARTS)
+            table.append([title, peer, *map(number, parts), number(whole)])
+            title = ""
+    return _table(table)
+
+
+def _busy(run: dict[str, Any]) -> str:
+    """How much of their processors the peers used, and load and back end of theirs."""
+    rows = {key: run["rows"][key] for key in ("login-plain", "login-tls", "login-rsa")}
+    table = [["% of its processor: peer, others", *(_LOGINS[key] for key in rows)]]
+    for peer in next(iter(rows.values()))["peers"]:
+        cells = []
+        for row in rows.values():
+            each = row["peers"][peer]["rounds"].values()
+            sides = [
+                statistics.median(sample[side] * sample["rate"] / 1e4 for sample in each)
+                for side in ("cost", "others") if each
+            ]  # fmt: skip
+            cells.append(", ".join(f"{side:.0f}" for side in sides) or "–")
+        table.append([peer, *cells])
+    return _table(table)
+
+
 def _conditions(run: dict[str, Any]) -> str:
     host, conditions = run["host"], run["conditions"]
     return (
         f"Measured on {run['time'][:10]}: {host['processors']} processors ({host['model']}), "
-        f"{host['system']}, Python {host['python']}, "
+        f"{host['system']}, Python {host['python']}, TCP with {host['congestion_control']}, "
         f"{conditions['sizes']['rounds']} rounds in {conditions['seconds']:.0f} s.\n"
     )
 
@@ -203,6 +237,8 @@ def render(run: dict[str, Any], page: str) -> dict[str, str]:
         "instructions": _instructions(run),
         "room": _room(run),
         "collector": _collector(run),
+        "profile": _profile(run),
+        "busy": _busy(run),
     }
     for name, text in parts.items():
         before, _, rest = page.partition(_BEGIN.format(name))

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench import proc
+
 HERE = Path(__file__).parent
 BIN = HERE / "bin"
 _SOURCES = {"load": ("load.c", "client.c"), "backend": ("backend.c",)}
@@ -101,6 +103,11 @@ class Program:
         if not line:
             raise BenchError(f"{self._command!r} ended early")
         return line
+
+    def cpu_seconds(self) -> float:
+        """Says what it has used so far."""
+        assert self._process is not None
+        return proc.cpu_seconds(self._process.pid)
 
     def go(self) -> None:
         """Tells the program to go on."""

@@ -20,6 +20,8 @@ OURS = "ours"
 _RIVALS = {peer.name for peer in PEERS if peer.logs_in and peer.name != OURS}
 
 
+_CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+
 # Student's t, two-sided 99 %, by the number of figures less one; more have the last.
 _STUDENT = (63.66, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169)
 
@@ -77,6 +79,8 @@ class Results:
     instructions: dict[str, dict[str, float]] = field(default_factory=dict)
     bare_instructions: dict[str, float] = field(default_factory=dict)  # by kind
     collector: dict[str, dict[str, float]] = field(default_factory=dict)
+    # shares of the CPU in its parts, by row and peer
+    profile: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def add(self, row: str, peer: str, turn: int, sample: Sample) -> None:
         """Keeps the sample of one round."""
@@ -250,6 +254,7 @@ def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
             "python": platform.python_version(),
             "processors": os.cpu_count(),
             "model": _model(),
+            "congestion_control": _CONGESTION_CONTROL.read_text().strip(),
             "load": os.getloadavg(),
         },
         "cpu_method": proc.METHOD,
@@ -265,6 +270,7 @@ def save(results: Results, conditions: dict[str, Any], folder: Path) -> Path:
         "instructions": results.instructions,
         "bare_instructions": results.bare_instructions,
         "collector": results.collector,
+        "profile": results.profile,
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{now:%Y%m%dT%H%M%S}.json"

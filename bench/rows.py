@@ -1,6 +1,9 @@
 """The rows of the table and their targets: the one place to change either."""
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 BEST = "best"  # instead of a peer's name: whoever did best in the round, of those that log in
 
@@ -45,9 +48,23 @@ class Sample:
     p50_us: int = 0
     p99_us: int = 0
     rate: float = 0.0
+    others: float = 0.0  # of logins: CPU of load and back end, in the unit of the cost
     ticks: tuple[int, int] = (0, 0)  # of the CPU: in the program, in the kernel
     memory: tuple[tuple[int, int], ...] = ()  # sessions held, bytes of the whole peer
     each: tuple[float, ...] = ()  # where the cost is a median: of these
+
+    @classmethod
+    def of(cls, parts: Sequence[Self]) -> Self:
+        """Puts the turns of a round together: the median of each figure."""
+        middle = statistics.median
+        return cls(
+            middle(part.cost for part in parts),
+            round(middle(part.p50_us for part in parts)),
+            round(middle(part.p99_us for part in parts)),
+            middle(part.rate for part in parts),
+            middle(part.others for part in parts),
+            (sum(part.ticks[0] for part in parts), sum(part.ticks[1] for part in parts)),
+        )
 
 
 def _against(**limits: float) -> tuple[Target, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 from bench.report import Figure, Results
 from bench.rows import Sample, Target
-from tests.conftest import find_program, lacking
+from tests.conftest import find_program, lacking, required
 
-from bench import page, recorded
+from bench import page, profile, recorded
 
 ROOT = Path(__file__).parents[2]
 NGINX = Path("/usr/lib/nginx/modules/ngx_mail_module.so")
@@ -70,6 +71,51 @@ def test_measures_nginx(command: list[str], tmp_path: Path, job: str) -> None:
     assert found["rows"][job]["peers"]["nginx"]["median"] > 0
 
 
+def test_the_cpu_of_load_and_back_end_is_known(command: list[str], tmp_path: Path) -> None:
+    subprocess.run([*command, "--only=login-tls"], cwd=ROOT, capture_output=True, check=True)
+    (path,) = (tmp_path / "results").iterdir()
+    (sample,) = json.loads(path.read_text())["rows"]["login-tls"]["peers"]["nginx"][
+        "rounds"
+    ].values()
+    assert 0.1 * sample["cost"] < sample["others"] < 10 * sample["cost"]
+
+
+def test_where_a_peers_cpu_goes(command: list[str]) -> None:
+    required("perf")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.profile", "--peers=nginx", "--seconds=0.2"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == 2:  # a host that forbids it says so
+        assert re.search(r"perf: .*(permi|access|support)", done.stderr, re.IGNORECASE)
+        return
+    head, *rows = done.stdout.splitlines()
+    assert head.split() == ["kernel", "OpenSSL", "C", "library", "program"]
+    assert [row.split()[:2] for row in rows] == [[row, "nginx"] for row in profile.ROWS]
+    for row in rows:
+        parts = [float(part) for part in row.split()[2:] if part != "%"]
+        assert sum(parts) == pytest.approx(100, abs=1)
+        assert parts[1] > 5, "TLS"
+
+
+def test_a_part_is_known_by_its_file() -> None:
+    found = profile.shares(
+        """
+        20.50% ,[kernel.kallsyms]
+        0.50%  ,[kernel.vmlinux].init.text
+        31.00% ,libcrypto.so.3
+        4.00%  ,libssl.so.3
+        9.00%  ,libc.so.6
+        1.00%  ,[vdso]
+        30.00% ,python3.11
+        4.00%  ,libpcre2-8.so.0
+        """
+    )
+    assert found == pytest.approx(
+        {"kernel": 0.21, "OpenSSL": 0.35, "C library": 0.10, "program": 0.34}
+    )
+
+
 def test_interrupted_it_ends_what_it_started(command: list[str]) -> None:
     bench = subprocess.Popen(
         [*command, "--only=login-tls", "--rounds=1000"],
@@ -119,6 +165,15 @@ def test_every_burst_of_every_round_counts_for_median_and_noise() -> None:
     results.add("crowd-tls", "ours", 1, Sample(1.2, each=(1.1, 1.2, 1.25)))
     assert str(results.figure("crowd-tls", Target(1.1))) == "1.15 ± 0.45"
     assert results.median("crowd-tls", "ours") == pytest.approx(1.15)
+
+
+def test_a_round_is_the_median_of_its_turns() -> None:
+    parts = [
+        Sample(3.0, 30, 300, 1.0, 5.0, (1, 2)),
+        Sample(1.0, 10, 100, 9.0, 7.0, (10, 20)),
+        Sample(90.0, 20, 200, 2.0, 6.0, (100, 200)),  # something else was busy
+    ]
+    assert Sample.of(parts) == Sample(3.0, 20, 200, 2.0, 6.0, (111, 222))
 
 
 @pytest.mark.parametrize("rounds", [3, 7])
