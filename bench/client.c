@@ -227,10 +227,12 @@ X509 *d2i_X509(X509 **into, const unsigned char **bytes, long length)
 	static unsigned char known[8192];
 	static long known_length;
 	static X509 *certificate;
-	if (length > (long)sizeof known || length != known_length || memcmp(*bytes, known, length)) {
+	if (length > (long)sizeof known)
+		return NULL;
+	if (length != known_length || memcmp(*bytes, known, length)) {
 		const unsigned char *start = *bytes;
 		X509 *fresh = (X509 *)ASN1_item_d2i(NULL, bytes, length, ASN1_ITEM_rptr(X509));
-		if (!fresh || length > (long)sizeof known)
+		if (!fresh)
 			return NULL;
 		X509_free(certificate);
 		certificate = fresh;

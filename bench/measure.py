@@ -132,8 +132,8 @@ def warm_up(running: Running) -> None:
 def login(site: Site, running: Running, handshake: str, few: bool = False, **more: int) -> Sample:
     """Logs in and out, twenty at a time, or as many as the peer can bear."""
     sizes = site.sizes
-    whole = sizes.tls_logins if handshake else sizes.logins
-    total = _share(sizes.turns * sizes.tls_logins if few else whole, running)
+    whole = sizes.tls_logins if handshake or few else sizes.logins
+    total = _share(whole * (sizes.turns if few else 1), running)
     options: dict[str, Any] = {"concurrency": min(AT_ONCE, running.peer.at_once), **more}
     if handshake:
         options["tls"] = handshake

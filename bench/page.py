@@ -165,7 +165,7 @@ def _collector(run: dict[str, Any]) -> str:
 
 def _profile(run: dict[str, Any]) -> str:
     """What each part takes of a peer's figure, in the row's unit."""
-    table = [["", "peer", *(f"{part}" for part in PARTS), "all"]]
+    table = [["", "peer", *PARTS, "all"]]
     for key, peers in run["profile"].items():
         row = run["rows"][key]
         title = f"{row['title']}, {row['unit']}"
